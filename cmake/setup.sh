@@ -1,0 +1,159 @@
+# Set-up, build and test, for the launcher (a POSIX shell sources this). What is installed lies in $deps, a folder named after the
+# digest of dependencies.txt: clones share it, and a changed pin makes a new one.
+pins=$ESPALIER_ROOT/dependencies.txt
+deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(sha256sum <"$pins" | cut -c1-16)}
+ESPALIER_DEPS_DIR=$deps
+export ESPALIER_DEPS_DIR
+build_folder=$ESPALIER_ROOT/build/release
+
+say() { printf '%s\n' "espalier: $*" >&2; }
+stop() { say "$*"; exit 2; }
+pinned() { awk -v kind="$1" '$1 == kind { print $2 }' "$pins"; }
+version_of() { awk -v kind="$1" -v name="$2" '$1 == kind && $2 == name { print $3 }' "$pins"; }
+
+missing_packages() {  # KIND → names of Debian packages that are absent or too old
+  awk -v kind="$1" '$1 == kind { print $2, $3 }' "$pins" | while read -r name minimum; do
+    have=$(dpkg-query -W -f='${db:Status-Status} ${Version}' "$name" 2>/dev/null)
+    case $have in
+      "installed "*) have=${have#installed }; dpkg --compare-versions "${have#*:}" ge "$minimum" || echo "$name" ;;
+      *) echo "$name" ;;
+    esac
+  done
+}
+
+# The line of a backports suite on the mirror that this machine already uses.
+backports_line() {
+  . /etc/os-release
+  sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null)
+  mirror=$(printf '%s\n' "$sources" | awk -v suite="$VERSION_CODENAME" '
+    /^URIs:/ { uri = $2 }
+    /^Suites:/ { for (i = 2; i <= NF; i++) if ($i == suite) { print uri; exit } }
+    /^deb / { i = 2; if ($i ~ /^\[/) { while ($i !~ /\]$/) i++; i++ } if ($(i + 1) == suite) { print $i; exit } }')
+  key=/usr/share/keyrings/debian-archive-keyring.gpg
+  [ -n "$mirror" ] && [ -n "$VERSION_CODENAME" ] || return 1
+  [ -e "$key" ] && by=" [signed-by=$key]" || by=
+  printf 'deb%s %s %s-backports main\n' "$by" "$mirror" "$VERSION_CODENAME"
+}
+
+install_packages() {
+  plain=$(missing_packages apt | tr '\n' ' ')
+  back=$(missing_packages backport | tr '\n' ' ')
+  [ -z "$plain$back" ] && return 0
+  if ! command -v apt-get >/dev/null 2>&1; then
+    stop "missing: $plain$back. This system has no apt; install the same by its own means (dependencies.txt), or use cmake --preset release"
+  fi
+  if [ -n "$back" ]; then
+    line=$(backports_line) || stop "cannot tell the Debian mirror of this machine; add its backports suite and install: $back"
+    . /etc/os-release
+  fi
+  if [ "$(id -u)" = 0 ]; then sudo=
+  elif sudo -n true 2>/dev/null; then sudo=sudo
+  else
+    say "system packages are missing; run as root, then call again:"
+    [ -n "$back" ] && say "  echo '$line' > /etc/apt/sources.list.d/espalier-backports.list"
+    say "  apt-get update && apt-get install -y --no-install-recommends $plain${back:+&& apt-get install -y --no-install-recommends -t $VERSION_CODENAME-backports $back}"
+    exit 2
+  fi
+  say "installing system packages: $plain$back"
+  if [ -n "$back" ]; then
+    grep -rqs -- "$VERSION_CODENAME-backports" /etc/apt/sources.list /etc/apt/sources.list.d || printf '%s\n' "$line" | $sudo tee /etc/apt/sources.list.d/espalier-backports.list >/dev/null
+  fi
+  log=$(mktemp)
+  {
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
+      { [ -z "$plain" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $plain; } &&
+      { [ -z "$back" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -t "$VERSION_CODENAME-backports" $back; }
+  } >"$log" 2>&1 || { tail -n 15 "$log" >&2; stop "apt could not install them (whole log: $log)"; }
+  rm -f "$log"
+}
+
+pip() { "$deps/pip/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+# A set of Python packages into a folder, whole or not at all.
+unpack_packages() {  # KIND FOLDER
+  [ -e "$deps/$2/.complete" ] && return 0
+  say "unpacking ($1): $(pinned "$1" | tr '\n' ' ')"
+  rm -rf "$deps/$2.part"
+  wanted=
+  for name in $(pinned "$1"); do
+    # A LibTorch that the user brings is used instead of ours.
+    if [ "$name" = torch ]; then
+      { [ -n "${Torch_DIR-}" ] || [ -n "${CMAKE_PREFIX_PATH-}" ]; } && { say "using your LibTorch (Torch_DIR or CMAKE_PREFIX_PATH)"; continue; }
+      check_torch
+    fi
+    wanted="$wanted $name==$(version_of "$1" "$name")"
+  done
+  pip install -q --no-deps --no-compile --target "$deps/$2.part" ${torch_index-} $wanted || stop "pip could not install:$wanted"
+  rm -rf "${deps:?}/$2"
+  mv "$deps/$2.part" "$deps/$2" && : >"$deps/$2/.complete"
+}
+
+# The CPU build, or nothing: a CUDA build is several gigabytes and never installed unasked.
+check_torch() {
+  torch_index=
+  [ -n "${ESPALIER_TORCH_INDEX-}" ] && torch_index="--extra-index-url $ESPALIER_TORCH_INDEX"
+  wanted_torch=torch==$(version_of site torch)
+  report=$(mktemp)
+  pip install -q --dry-run --no-deps --ignore-installed --report "$report" $torch_index "$wanted_torch" || { rm -f "$report"; stop "pip does not find $wanted_torch"; }
+  found=$("$deps/pip/bin/python" -c 'import json,sys; print(json.load(open(sys.argv[1]))["install"][0]["metadata"]["version"])' "$report")
+  rm -f "$report"
+  case $found in
+    *+cpu) ;;
+    *) stop "pip would install torch $found, which is no CPU build. Give an index of CPU builds in ESPALIER_TORCH_INDEX, or bring a LibTorch: Torch_DIR=…/share/cmake/Torch" ;;
+  esac
+}
+
+test_environment() {
+  [ -e "$deps/test-venv/.complete" ] && return 0
+  say "making the tests' environment: $(pinned test | tr '\n' ' ')"
+  rm -rf "$deps/test-venv"
+  python3 -m venv "$deps/test-venv" || stop "python3 -m venv failed (install python3-venv)"
+  wanted=
+  for name in $(pinned test); do wanted="$wanted $name==$(version_of test "$name")"; done
+  "$deps/test-venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps $wanted || stop "pip could not install:$wanted"
+  for site in "$deps"/test-venv/lib/python3*/site-packages; do echo "$deps/site" >"$site/espalier.pth"; done
+  : >"$deps/test-venv/.complete"
+}
+
+quickstart_data() {
+  [ -e "$ESPALIER_ROOT/pipelines/data" ] && return 0
+  ln -sfn "$deps/data" "$ESPALIER_ROOT/pipelines/data"
+}
+
+set_up() {
+  if [ "${1-}" = --check ]; then
+    lacking="$(missing_packages apt) $(missing_packages backport)"
+    for part in site data test-venv; do [ -e "$deps/$part/.complete" ] || lacking="$lacking $part"; done
+    lacking=$(echo $lacking)
+    [ -z "$lacking" ] && { say "everything is there"; return 0; }
+    say "missing: $lacking"
+    return 1
+  fi
+  install_packages || exit $?
+  mkdir -p "$deps" || stop "cannot write $deps (ESPALIER_DEPS_DIR names another folder)"
+  exec 9>"$deps/.lock"
+  flock 9
+  [ -x "$deps/pip/bin/python" ] || python3 -m venv "$deps/pip" || stop "python3 -m venv failed (install python3-venv)"
+  unpack_packages site site
+  unpack_packages data data
+  quickstart_data
+  [ "${1-}" = --tests ] && test_environment
+  flock -u 9
+  exec 9>&-
+  return 0
+}
+
+build() {
+  cd "$ESPALIER_ROOT" || exit 2
+  log=$ESPALIER_ROOT/build/configure.log
+  mkdir -p "$ESPALIER_ROOT/build"
+  if [ ! -e "$build_folder/build.ninja" ]; then
+    cmake --preset release -DESPALIER_DEPS="$deps" >"$log" 2>&1 || { tail -n 30 "$log" >&2; stop "cmake failed (whole log: build/configure.log)"; }
+  fi
+  say "building"
+  cmake --build "$build_folder" "$@" >&2 || stop "the build failed"
+}
+
+run_tests() {
+  cd "$ESPALIER_ROOT" && exec ctest --test-dir "$build_folder" --output-on-failure --no-tests=error "$@"
+}

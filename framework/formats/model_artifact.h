@@ -1,0 +1,21 @@
+#pragma once
+#include <string>
+
+#include "formats/tokenizer.h"
+#include "graph/graph.h"
+#include "sdk/context.h"
+
+namespace espalier {
+
+/// A model artifact's graph; initializers are mapped from the store, each with its digest known. Blobs: "graph.onnx" (initializers
+/// under 64 KiB inside) and "tensors/NAME" for the others.
+Graph load_model(const Context& context, const Artifact& artifact);
+/// Stores a graph: unchanged tensors (known digests) cost nothing. meta: "task", "tokenizer" from graph.metadata
+/// ("espalier.task", "espalier.tokenizer"), "parameters", "weight_bytes", "inputs", "outputs".
+Artifact save_model(Context& context, const Graph& graph);
+
+/// Tokenizer artifacts: one blob "tokenizer.json".
+std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact);
+Artifact save_tokenizer(Context& context, const Tokenizer& tokenizer);
+
+}  // namespace espalier
