@@ -20,7 +20,9 @@ struct StageResult {
   double seconds = 0;
   std::optional<Digest> key;
   std::optional<ActionEntry> entry;
-  struct Failure { std::string code, message, where, hint; };
+  struct Failure {
+    std::string code, message, where, hint;
+  };
   std::optional<Failure> error;
 };
 
@@ -34,21 +36,32 @@ struct Observer {
 };
 
 struct EngineOptions {
-  int jobs = 1;                       ///< stages at a time; exclusive stages always run alone
-  bool keep_going = true;             ///< other branches go on after a failure
-  std::set<std::string> force;        ///< stages that run even when cached
-  std::vector<std::string> wanted;    ///< empty: all
+  int jobs = 1;                     ///< stages at a time; exclusive stages always run alone
+  bool keep_going = true;           ///< other branches go on after a failure
+  std::set<std::string> force;      ///< stages that run even when cached
+  std::vector<std::string> wanted;  ///< empty: all
   bool in_process = false;
   const std::atomic<int>* interrupted = nullptr;  ///< becomes the signal's number
 };
 
 /// What `plan` shows: which stages hit, and estimates.
-struct PlannedStage { std::string name; bool known = false; bool hit = false; std::optional<Digest> key; std::string reason;
-                      std::uint64_t memory = 0, disk = 0; std::optional<double> seconds; };
-struct Preflight { std::vector<PlannedStage> stages; std::uint64_t memory = 0, disk = 0, memory_available = 0, disk_available = 0; };
+struct PlannedStage {
+  std::string name;
+  bool known = false;
+  bool hit = false;
+  std::optional<Digest> key;
+  std::string reason;
+  std::uint64_t memory = 0, disk = 0;
+  std::optional<double> seconds;
+};
+struct Preflight {
+  std::vector<PlannedStage> stages;
+  std::uint64_t memory = 0, disk = 0, memory_available = 0, disk_available = 0;
+};
 Preflight preflight(const Plan& plan, Store& store, const Catalog& catalog, const EngineOptions& options);
 
 /// Runs a plan on a oneTBB flow graph. Every stage that misses runs in a process forked from a warm espalier-worker.
-std::vector<StageResult> execute(const Plan& plan, Store& store, const Catalog& catalog, const EngineOptions& options, Observer& observer);
+std::vector<StageResult> execute(const Plan& plan, Store& store, const Catalog& catalog, const EngineOptions& options,
+                                 Observer& observer);
 
 }  // namespace espalier

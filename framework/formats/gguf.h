@@ -17,10 +17,16 @@ namespace espalier {
 class GgufFile {
  public:
   using Scalar = std::variant<std::int64_t, std::uint64_t, double, bool, std::string>;
-  struct Array { std::vector<Scalar> items; };
+  struct Array {
+    std::vector<Scalar> items;
+  };
   using Value = std::variant<Scalar, Array>;
-  struct Entry { std::string name; std::uint32_t type; std::vector<std::int64_t> shape; /* row-major, outermost first */
-                 std::span<const std::byte> bytes; };
+  struct Entry {
+    std::string name;
+    std::uint32_t type;
+    std::vector<std::int64_t> shape; /* row-major, outermost first */
+    std::span<const std::byte> bytes;
+  };
 
   /// Throws Error(invalid_input) with the file and the byte offset.
   static GgufFile open(const std::filesystem::path& file);
@@ -40,7 +46,10 @@ class GgufFile {
 };
 
 /// What an importer gives.
-struct ImportedModel { Graph graph; std::shared_ptr<Tokenizer> tokenizer; };
+struct ImportedModel {
+  Graph graph;
+  std::shared_ptr<Tokenizer> tokenizer;
+};
 
 /// LLaMA-family GGUF → opset-23 graph with Hugging Face's scope names. Inputs input_ids, attention_mask, position_ids
 /// [batch, sequence] int64; output logits [batch, sequence, vocabulary] f32. Linear weights are stored [in, out] under

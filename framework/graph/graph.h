@@ -21,12 +21,12 @@ struct Tensor {
   DType dtype = DType::undefined;
   std::vector<std::int64_t> shape;
   std::span<const std::byte> bytes;
-  std::shared_ptr<const void> owner;       ///< keeps `bytes` alive
-  mutable std::optional<Digest> known;     ///< digest of `bytes`, when somebody has computed it; reset with the bytes
-  std::vector<std::string> strings;        ///< only for DType::string
+  std::shared_ptr<const void> owner;    ///< keeps `bytes` alive
+  mutable std::optional<Digest> known;  ///< digest of `bytes`, when somebody has computed it; reset with the bytes
+  std::vector<std::string> strings;     ///< only for DType::string
 
-  std::int64_t count() const;              ///< product of shape
-  const Digest& digest() const;            ///< computed once
+  std::int64_t count() const;    ///< product of shape
+  const Digest& digest() const;  ///< computed once
   /// A tensor that owns a copy of `bytes`.
   static Tensor own(DType dtype, std::vector<std::int64_t> shape, std::vector<std::byte> bytes);
   template <class T>
@@ -56,11 +56,11 @@ using Attribute = std::variant<std::int64_t, double, std::string, std::vector<st
                                std::vector<std::string>, Tensor, std::shared_ptr<Graph>, std::vector<std::shared_ptr<Graph>>>;
 
 struct Node {
-  std::string op;                      ///< "MatMul"
-  std::string domain;                  ///< "" for ai.onnx
-  std::string name;                    ///< unique within the graph; the scope name ("/model/layers.3/mlp/down_proj")
-  std::vector<std::string> inputs;     ///< value names; "" for an absent optional input
-  std::vector<std::string> outputs;    ///< value names; "" for an unused optional output
+  std::string op;                    ///< "MatMul"
+  std::string domain;                ///< "" for ai.onnx
+  std::string name;                  ///< unique within the graph; the scope name ("/model/layers.3/mlp/down_proj")
+  std::vector<std::string> inputs;   ///< value names; "" for an absent optional input
+  std::vector<std::string> outputs;  ///< value names; "" for an unused optional output
   std::map<std::string, Attribute> attributes;
 
   std::int64_t integer(std::string_view attribute, std::int64_t fallback) const;
@@ -103,14 +103,18 @@ class Graph {
   std::string fresh(const std::string& stem) const;
   /// Puts nodes into topological order (stable); throws Error(invalid_input) naming a node on a cycle or with a missing input.
   void sort();
-  /// Names defined once, inputs defined before use, bytes match shapes. Throws Error(invalid_input) with the node's or value's name.
+  /// Names defined once, inputs defined before use, bytes match shapes. Throws Error(invalid_input) with the node's or value's
+  /// name.
   void validate() const;
 };
 
 /// Who makes and who reads each value. Indices into graph.nodes; invalid after the graph changes.
 struct Uses {
   explicit Uses(const Graph& graph);
-  struct Reader { std::size_t node; std::size_t input; };
+  struct Reader {
+    std::size_t node;
+    std::size_t input;
+  };
   std::map<std::string, std::size_t, std::less<>> producer;
   std::map<std::string, std::vector<Reader>, std::less<>> readers;
   /// -1 when the value is an input or an initializer.

@@ -19,21 +19,21 @@ struct Slice {
 struct Member {
   std::string tensor;
   std::size_t axis;
-  std::int64_t width;        ///< indices per unit
-  bool producer;             ///< the axis makes the channel (else it reads it)
+  std::int64_t width;  ///< indices per unit
+  bool producer;       ///< the axis makes the channel (else it reads it)
 };
 
 /// Units that can be removed one by one: unit u's slices are `units[u]`. All units of a group have the same members and widths.
 struct CoupledGroup {
-  std::string id;            ///< "tensor:axis:offset" of its first producer, in node order
+  std::string id;  ///< "tensor:axis:offset" of its first producer, in node order
   std::vector<Member> members;
   std::vector<std::vector<Slice>> units;
-  std::vector<std::string> scopes;       ///< names of the nodes that read or write it (for `scope` globs)
+  std::vector<std::string> scopes;                            ///< names of the nodes that read or write it (for `scope` globs)
   enum class Kind { channels, heads } kind = Kind::channels;  ///< heads: bundled by an Attention operator
-  bool exact = true;         ///< a cut equals its mask (with rewrites); else `reason` says which node is not
+  bool exact = true;  ///< a cut equals its mask (with rewrites); else `reason` says which node is not
   std::string reason;
-  bool pinned = false;       ///< may not be cut, for `reason`
-  std::int64_t multiple = 1; ///< units left must be divisible by this (grouped convolutions)
+  bool pinned = false;        ///< may not be cut, for `reason`
+  std::int64_t multiple = 1;  ///< units left must be divisible by this (grouped convolutions)
   /// Elements of initializers that disappear with one unit, everything else kept.
   std::int64_t parameters_per_unit = 0;
 };

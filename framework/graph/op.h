@@ -48,7 +48,11 @@ struct NodeView {
 class AxisMaps {
  public:
   /// A position on a node: input or output slot, and axis.
-  struct Port { bool output; std::size_t slot; std::size_t axis; };
+  struct Port {
+    bool output;
+    std::size_t slot;
+    std::size_t axis;
+  };
   static Port in(std::size_t slot, std::size_t axis) { return {false, slot, axis}; }
   static Port out(std::size_t slot, std::size_t axis) { return {true, slot, axis}; }
 
@@ -67,21 +71,35 @@ class AxisMaps {
   /// Both input axes are summed over together.
   void reduce(Port a, Port b) { same(a, b); }
 
-  struct Link { Port a; std::int64_t a_begin, a_width; Port b; std::int64_t b_begin, b_width; std::int64_t units; };
-  struct Mark { Port port; std::string reason; enum Kind { pinned, inexact, rewrite } kind; };
+  struct Link {
+    Port a;
+    std::int64_t a_begin, a_width;
+    Port b;
+    std::int64_t b_begin, b_width;
+    std::int64_t units;
+  };
+  struct Mark {
+    Port port;
+    std::string reason;
+    enum Kind { pinned, inexact, rewrite } kind;
+  };
   std::vector<Link> links;
   std::vector<Mark> marks;
 };
 
 /// Multiply-accumulates and bytes of one node, with symbols bound by `bindings` (a symbol without binding counts as 1).
-struct Cost { double macs = 0; double bytes_read = 0; double bytes_written = 0; };
+struct Cost {
+  double macs = 0;
+  double bytes_read = 0;
+  double bytes_written = 0;
+};
 using Bindings = std::map<std::string, std::int64_t>;
 
 /// A node before and after surgery, for operators whose attributes or constants speak of lengths.
 struct Adjust {
   Graph& graph;
   Node& node;
-  const ValueMap& before;                       ///< infos before the cut
+  const ValueMap& before;  ///< infos before the cut
   /// Kept indices of (value, axis), ascending; nullptr when that axis is not cut.
   std::function<const std::vector<std::int64_t>*(const std::string& value, std::size_t axis)> kept;
   /// Gives the node's input a constant of its own (another reader keeps the old one).
@@ -90,8 +108,8 @@ struct Adjust {
 
 struct Operator {
   std::string name;
-  std::string domain;             ///< "" for ai.onnx
-  int since = 1;                  ///< first opset that this entry understands
+  std::string domain;  ///< "" for ai.onnx
+  int since = 1;       ///< first opset that this entry understands
   /// Output infos from input infos; throws Error(invalid_input) naming the node when they do not fit.
   std::function<std::vector<ValueInfo>(const NodeView&)> infer;
   /// Absent: every axis the node touches is pinned.
@@ -109,7 +127,9 @@ const Operator* find_operator(std::string_view domain, std::string_view name, st
 std::vector<const Operator*> all_operators();
 
 /// Adds an entry; used through a file-static object in each operator's file.
-struct RegisterOperator { explicit RegisterOperator(Operator op); };
+struct RegisterOperator {
+  explicit RegisterOperator(Operator op);
+};
 
 /// Types and shapes of every value, in node order, initializers and inputs included. Unknown operators give outputs with
 /// rank_known = false. Throws Error(invalid_input) naming the node where shapes do not fit.

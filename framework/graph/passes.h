@@ -17,14 +17,16 @@ struct PassReport {
 };
 
 struct Pass {
-  std::string name;     ///< "constant-folding"
+  std::string name;  ///< "constant-folding"
   std::string summary;
   std::function<std::int64_t(Graph&, std::vector<std::string>& notes)> run;  ///< number of changes
 };
 
 /// All passes in the order in which they are run; one file each in graph/passes/. Every pass keeps what the graph computes.
 const std::vector<Pass>& all_passes();
-struct RegisterPass { RegisterPass(int order, Pass pass); };
+struct RegisterPass {
+  RegisterPass(int order, Pass pass);
+};
 
 /// Runs the named passes (all when empty) until none changes anything, at most `rounds` times.
 std::vector<PassReport> optimize(Graph& graph, const std::vector<std::string>& names = {}, int rounds = 8);

@@ -7,12 +7,12 @@
 
 namespace espalier {
 
-/// One dimension: a linear form over symbols, constant + Σ coefficient·symbol. "batch", "past + sequence" and 512 are all Dims; what
-/// is no linear form (a product of two symbols, a floor division that leaves a rest) becomes a symbol of its own, named after its
-/// expression, so that equal expressions compare equal.
+/// One dimension: a linear form over symbols, constant + Σ coefficient·symbol. "batch", "past + sequence" and 512 are all Dims;
+/// what is no linear form (a product of two symbols, a floor division that leaves a rest) becomes a symbol of its own, named after
+/// its expression, so that equal expressions compare equal.
 class Dim {
  public:
-  Dim() = default;  // 0
+  Dim() = default;                               // 0
   Dim(std::int64_t value) : constant_(value) {}  // NOLINT: a number is a dimension
   static Dim symbol(std::string name);
 

@@ -12,14 +12,17 @@ using Removal = std::map<std::string, std::vector<std::int64_t>>;
 
 /// What a cut did, for the report.
 struct CutReport {
-  struct Row { std::string group; std::int64_t before, after; };
+  struct Row {
+    std::string group;
+    std::int64_t before, after;
+  };
   std::vector<Row> rows;
   std::int64_t parameters_before = 0, parameters_after = 0;
 };
 
-/// Removes the units from a copy of the graph: slices every member, rewrites attributes and constants (Operator::adjust), infers and
-/// validates the result. Throws Error(invalid_input) for an unknown group, a unit out of range, a pinned group, a group that would
-/// lose its last unit, a violated multiple; for an inexact group unless `allow_inexact`.
+/// Removes the units from a copy of the graph: slices every member, rewrites attributes and constants (Operator::adjust), infers
+/// and validates the result. Throws Error(invalid_input) for an unknown group, a unit out of range, a pinned group, a group that
+/// would lose its last unit, a violated multiple; for an inexact group unless `allow_inexact`.
 Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact = false,
           CutReport* report = nullptr);
 

@@ -15,41 +15,41 @@ struct ParameterInfo {
   std::string name;
   /// integer, number, boolean, string, path, component, list<integer|number|string|path>, map<number>
   std::string type;
-  Json default_value;                ///< null: none
+  Json default_value;  ///< null: none
   bool required = false;
   std::optional<double> min, max;
   std::vector<std::string> choices;
   std::string unit, help;
-  std::string component_kind;        ///< for type "component": "metric"
+  std::string component_kind;  ///< for type "component": "metric"
 };
 
 struct PortInfo {
   std::string name;
   ArtifactType type = ArtifactType::model;
-  bool required = true;              ///< inputs only
-  bool many = false;                 ///< inputs only: takes a list of references
+  bool required = true;  ///< inputs only
+  bool many = false;     ///< inputs only: takes a list of references
   std::string help;
 };
 
 struct ComponentInfo {
-  std::string name, version, summary;      ///< "pruner/channels"
-  std::vector<PortInfo> inputs, outputs;   ///< the first output is the default port
+  std::string name, version, summary;     ///< "pruner/channels"
+  std::vector<PortInfo> inputs, outputs;  ///< the first output is the default port
   std::vector<ParameterInfo> parameters;
   bool uses_seed = false, uses_threads = true;
-  std::vector<std::string> runtimes;       ///< "torch", "openvino": their versions enter the key
-  bool byte_exact = false;                 ///< the numeric profile stays out of the key
-  bool exclusive = false;                  ///< measures speed: runs alone, machine fingerprint in the key
+  std::vector<std::string> runtimes;  ///< "torch", "openvino": their versions enter the key
+  bool byte_exact = false;            ///< the numeric profile stays out of the key
+  bool exclusive = false;             ///< measures speed: runs alone, machine fingerprint in the key
   /// Linear estimates from the bytes of all inputs (files of sources included).
   double memory_base = 6e8, memory_per_byte = 3.0, output_per_byte = 1.0;
-  std::filesystem::path file;              ///< the plugin that offers it
-  std::string kind() const;                ///< "pruner"
+  std::filesystem::path file;  ///< the plugin that offers it
+  std::string kind() const;    ///< "pruner"
 };
 
 struct PluginInfo {
   std::filesystem::path file;
   std::string name, version, author, licence, description, fingerprint;
   bool usable = false;
-  std::string problem;                     ///< why not, and what to do
+  std::string problem;  ///< why not, and what to do
   std::vector<ComponentInfo> components;
 };
 
@@ -57,7 +57,8 @@ struct PluginInfo {
 /// A file without a manifest, with a malformed one or with another fingerprint gives usable == false and a problem.
 PluginInfo read_plugin(const std::filesystem::path& file);
 
-/// All plugins of some folders (every *.so, not recursive). Two plugins that offer one component: both become unusable for it, with a problem.
+/// All plugins of some folders (every *.so, not recursive). Two plugins that offer one component: both become unusable for it, with
+/// a problem.
 class Catalog {
  public:
   static Catalog scan(const std::vector<std::filesystem::path>& folders);

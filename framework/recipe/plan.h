@@ -11,27 +11,37 @@ namespace espalier {
 
 /// One finding in a recipe. Text form: `FILE:LINE:COL: error[CODE]: message`, the source line, a caret, a hint.
 struct Diagnostic {
-  std::string code;                  ///< "unknown-key", "unknown-component", "type", "range", "missing-input", "port-type", "cycle", "undefined-parameter", …
-  std::string severity = "error";    ///< or "warning"
+  std::string code;                ///< "unknown-key", "unknown-component", "type", "range", "missing-input", "port-type", "cycle",
+                                   ///< "undefined-parameter", …
+  std::string severity = "error";  ///< or "warning"
   std::string message, file, hint;
-  int line = 0, column = 0;          ///< from 1; 0: the whole file
+  int line = 0, column = 0;  ///< from 1; 0: the whole file
 };
 
-struct StageInput { std::string stage; std::string port; };  ///< producer
+struct StageInput {
+  std::string stage;
+  std::string port;
+};  ///< producer
 
 /// `require = { speedup = ">1.0" }`.
-struct Requirement { std::string figure; std::string op; double bound = 0; std::string text; int line = 0; };
+struct Requirement {
+  std::string figure;
+  std::string op;
+  double bound = 0;
+  std::string text;
+  int line = 0;
+};
 
-/// A checked parameter value. For components: {"use": …, parameters with defaults}. Paths are absolute in `value`; `files` lists them so
-/// that their digests can stand in the key instead.
+/// A checked parameter value. For components: {"use": …, parameters with defaults}. Paths are absolute in `value`; `files` lists
+/// them so that their digests can stand in the key instead.
 struct Stage {
   std::string name, use;
   const ComponentInfo* component = nullptr;
-  Json params = Json::object();                                   ///< defaults filled in, numbers in the schema's type
-  std::map<std::string, std::vector<StageInput>> inputs;          ///< port → producers (several for "many" ports)
+  Json params = Json::object();                           ///< defaults filled in, numbers in the schema's type
+  std::map<std::string, std::vector<StageInput>> inputs;  ///< port → producers (several for "many" ports)
   int threads = 2;
-  std::optional<double> timeout_seconds;                          ///< `timeout = "10m"` or seconds
-  std::optional<std::uint64_t> memory_bytes;                      ///< `memory = "4GiB"`
+  std::optional<double> timeout_seconds;      ///< `timeout = "10m"` or seconds
+  std::optional<std::uint64_t> memory_bytes;  ///< `memory = "4GiB"`
   std::string device = "cpu";
   std::uint64_t seed = 0;
   std::vector<Requirement> require;
@@ -51,10 +61,14 @@ struct Plan {
 };
 
 struct RecipeOptions {
-  std::vector<std::pair<std::string, std::string>> set;   ///< --set key=value, values in TOML syntax or bare words
-  std::filesystem::path working_directory;                ///< for paths that come from --set
+  std::vector<std::pair<std::string, std::string>> set;  ///< --set key=value, values in TOML syntax or bare words
+  std::filesystem::path working_directory;               ///< for paths that come from --set
 };
-struct RecipeResult { std::optional<Plan> plan; std::vector<Diagnostic> diagnostics; std::string source; };
+struct RecipeResult {
+  std::optional<Plan> plan;
+  std::vector<Diagnostic> diagnostics;
+  std::string source;
+};
 
 /// Parses and checks a recipe; all errors in one go; never throws for a bad recipe (only for a file that cannot be read: Error).
 /// A file that is not UTF-8, or larger than 4 MiB, is one diagnostic.

@@ -15,7 +15,7 @@ struct RunView {
   const Node& node;
   const std::vector<at::Tensor>& inputs;
   c10::ScalarType compute;
-  const at::Tensor& in(std::size_t i) const;       ///< throws Error(invalid_input) naming the node when absent
+  const at::Tensor& in(std::size_t i) const;  ///< throws Error(invalid_input) naming the node when absent
   bool has(std::size_t i) const;
   /// Elements of an integer input as int64 (shape arithmetic).
   std::vector<std::int64_t> integers(std::size_t i) const;
@@ -23,7 +23,9 @@ struct RunView {
 };
 using RunFunction = std::vector<at::Tensor> (*)(const RunView&);
 
-struct RegisterRun { RegisterRun(const char* domain, const char* op, RunFunction run); };
+struct RegisterRun {
+  RegisterRun(const char* domain, const char* op, RunFunction run);
+};
 /// nullptr when there is none.
 RunFunction find_run(std::string_view domain, std::string_view op);
 

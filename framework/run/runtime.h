@@ -17,15 +17,15 @@ class LanguageModel {
   virtual ~LanguageModel();
   /// Forgets the cache.
   virtual void reset() = 0;
-  /// Feeds tokens after what the cache holds and returns logits: [n, vocabulary] f32 of all fed positions when `all`, else [1, vocabulary]
-  /// of the last one.
+  /// Feeds tokens after what the cache holds and returns logits: [n, vocabulary] f32 of all fed positions when `all`, else [1,
+  /// vocabulary] of the last one.
   virtual at::Tensor feed(std::span<const std::int64_t> tokens, bool all) = 0;
   virtual std::int64_t position() const = 0;  ///< tokens in the cache
 };
 
 struct OpenOptions {
   int threads = 2;
-  bool last_only = false;       ///< the head is only ever asked for the last position (speed)
+  bool last_only = false;  ///< the head is only ever asked for the last position (speed)
 };
 
 /// C++ interface of backends whose packages can be run on this machine.
@@ -37,7 +37,12 @@ class Runtime {
 };
 
 /// Greedy or sampled continuation. `emit` gets each new token and returns false to stop. Returns the new tokens.
-struct GenerateOptions { std::int64_t tokens = 128; double temperature = 0; std::uint64_t seed = 0; std::int32_t eos = -1; };
+struct GenerateOptions {
+  std::int64_t tokens = 128;
+  double temperature = 0;
+  std::uint64_t seed = 0;
+  std::int32_t eos = -1;
+};
 std::vector<std::int32_t> generate(LanguageModel& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
                                    const std::function<bool(std::int32_t)>& emit);
 

@@ -24,7 +24,7 @@ class Session {
 
   /// Makes initializers trainable (leaf tensors with requires_grad); all floating ones when `names` is empty. Returns their names.
   std::vector<std::string> train(const std::vector<std::string>& names = {});
-  at::Tensor parameter(const std::string& name) const;             ///< a bound initializer
+  at::Tensor parameter(const std::string& name) const;  ///< a bound initializer
   void set_parameter(const std::string& name, at::Tensor value);
   const std::vector<std::string>& trainable() const;
 

@@ -16,25 +16,31 @@ at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher
 
 struct TrainingOptions {
   std::int64_t steps = 100;
-  std::int64_t batch = 1;             ///< windows per forward pass
-  std::int64_t accumulation = 1;      ///< forward passes per step
+  std::int64_t batch = 1;         ///< windows per forward pass
+  std::int64_t accumulation = 1;  ///< forward passes per step
   double learning_rate = 2e-4;
-  std::int64_t warmup = 10;           ///< steps of linear warm-up, then cosine to `final_share` of the rate
+  std::int64_t warmup = 10;  ///< steps of linear warm-up, then cosine to `final_share` of the rate
   double final_share = 0.0;
   double weight_decay = 0.01;
   double beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8;
-  double clip = 1.0;                  ///< global gradient norm; 0 = off
+  double clip = 1.0;  ///< global gradient norm; 0 = off
   std::uint64_t seed = 0;
 };
 /// Learning rate of step `step` (0-based).
 double scheduled_rate(const TrainingOptions& options, std::int64_t step);
 
-/// The loop: AdamW (Loshchilov & Hutter, 2019), warm-up and cosine, accumulation, clipping; progress with loss and time left, "curve.loss"
-/// as detail, cancellation between forward passes. `loss` gets the inputs of one forward pass and returns a scalar with a graph.
-struct TrainingResult { std::vector<double> losses; std::int64_t tokens = 0; double seconds = 0; };
+/// The loop: AdamW (Loshchilov & Hutter, 2019), warm-up and cosine, accumulation, clipping; progress with loss and time left,
+/// "curve.loss" as detail, cancellation between forward passes. `loss` gets the inputs of one forward pass and returns a scalar
+/// with a graph.
+struct TrainingResult {
+  std::vector<double> losses;
+  std::int64_t tokens = 0;
+  double seconds = 0;
+};
 using LossFunction = std::function<at::Tensor(const TensorMap& inputs)>;
 /// `batches(step, pass)` gives the inputs of each forward pass. context may be nullptr (tests).
-TrainingResult train_loop(Session& session, const TrainingOptions& options, const std::function<TensorMap(std::int64_t step, std::int64_t pass)>& batches,
-                          const LossFunction& loss, Context* context);
+TrainingResult train_loop(Session& session, const TrainingOptions& options,
+                          const std::function<TensorMap(std::int64_t step, std::int64_t pass)>& batches, const LossFunction& loss,
+                          Context* context);
 
 }  // namespace espalier

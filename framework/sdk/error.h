@@ -20,7 +20,7 @@ enum class ErrorCode {
   internal,       ///< a defect of this project (exit 70)
 };
 
-/// "invalid_input", … : the names that `--json` prints.
+/// "invalid-input", … : the names that `--json` prints.
 std::string_view to_string(ErrorCode code);
 /// The inverse of to_string(); unknown names give `internal`.
 ErrorCode error_code_from(std::string_view name);

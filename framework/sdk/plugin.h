@@ -63,25 +63,27 @@ void* component_of(void* object);
 
 }  // namespace espalier::detail
 
-#define ESPALIER_COMPONENT(name_, type_) \
-  ::espalier::detail::ComponentEntry { name_, []() -> std::unique_ptr<::espalier::Component> { return std::make_unique<type_>(); } }
+#define ESPALIER_COMPONENT(name_, type_)                                                        \
+  ::espalier::detail::ComponentEntry {                                                          \
+    name_, []() -> std::unique_ptr<::espalier::Component> { return std::make_unique<type_>(); } \
+  }
 
-#define ESPALIER_PLUGIN(manifest_, ...)                                                                                            \
-  namespace {                                                                                                                      \
-  __attribute__((section(".espalier"), used)) const char espalier_manifest_text[] =                                                \
-      "{\"format\":1,\"fingerprint\":\"" ESPALIER_FINGERPRINT "\",\"plugin\":" manifest_ "}";                                      \
-  const ::espalier::detail::ComponentEntry espalier_entries[] = {__VA_ARGS__};                                                     \
-  int32_t espalier_create(const char* name, void** object, espalier_error* error) {                                                \
-    return ::espalier::detail::create_component(espalier_entries, sizeof espalier_entries / sizeof espalier_entries[0], name,      \
-                                                object, error);                                                                    \
-  }                                                                                                                                \
-  const espalier_plugin espalier_descriptor = {sizeof(espalier_plugin),                                                            \
-                                               ESPALIER_SDK_EPOCH,                                                                 \
-                                               ESPALIER_FINGERPRINT,                                                               \
-                                               espalier_create,                                                                    \
-                                               ::espalier::detail::destroy_component,                                              \
-                                               ::espalier::detail::run_component,                                                  \
-                                               ::espalier::detail::component_of};                                                  \
-  }                                                                                                                                \
-  extern "C" __attribute__((visibility("default"))) const espalier_plugin* espalier_plugin_v1() { return &espalier_descriptor; }   \
+#define ESPALIER_PLUGIN(manifest_, ...)                                                                                          \
+  namespace {                                                                                                                    \
+  __attribute__((section(".espalier"), used)) const char espalier_manifest_text[] =                                              \
+      "{\"format\":1,\"fingerprint\":\"" ESPALIER_FINGERPRINT "\",\"plugin\":" manifest_ "}";                                    \
+  const ::espalier::detail::ComponentEntry espalier_entries[] = {__VA_ARGS__};                                                   \
+  int32_t espalier_create(const char* name, void** object, espalier_error* error) {                                              \
+    return ::espalier::detail::create_component(espalier_entries, sizeof espalier_entries / sizeof espalier_entries[0], name,    \
+                                                object, error);                                                                  \
+  }                                                                                                                              \
+  const espalier_plugin espalier_descriptor = {sizeof(espalier_plugin),                                                          \
+                                               ESPALIER_SDK_EPOCH,                                                               \
+                                               ESPALIER_FINGERPRINT,                                                             \
+                                               espalier_create,                                                                  \
+                                               ::espalier::detail::destroy_component,                                            \
+                                               ::espalier::detail::run_component,                                                \
+                                               ::espalier::detail::component_of};                                                \
+  }                                                                                                                              \
+  extern "C" __attribute__((visibility("default"))) const espalier_plugin* espalier_plugin_v1() { return &espalier_descriptor; } \
   static_assert(true)
