@@ -1,0 +1,40 @@
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "recipe/plan.h"
+#include "store/store.h"
+
+namespace espalier {
+
+/// One stage of a recipe as the report shows it: from its action entry, the artifact it made, and the last run's summary.
+struct ReportRow {
+  const Stage* stage = nullptr;
+  std::string status;  ///< of the last run: "ran", "cached", "failed", "skipped", …; "not run" when there is no result
+  std::string error;   ///< message of a failure
+  std::optional<ActionEntry> entry;
+  std::optional<Artifact> artifact;  ///< the default output
+  double seconds = 0;                ///< what the work took when it was done
+
+  /// A figure of the stage, or of the artifact that it made.
+  std::optional<double> figure(const std::string& name) const;
+  std::optional<double> size() const;  ///< bytes: files of a package, weights of a model
+  std::optional<double> parameters() const;
+};
+
+struct ReportData {
+  const Plan* plan = nullptr;
+  std::vector<ReportRow> rows;  ///< in the plan's order
+  std::string when, run_id;     ///< of the last run; empty when there is none
+  double seconds = 0;           ///< wall time of the last run
+  std::string machine;
+};
+
+/// "134.5M", "98.4k": counts for people.
+std::string human_count(double value);
+
+/// One self-contained HTML page: no script, no outside resource.
+std::string report_page(const ReportData& data);
+
+}  // namespace espalier
