@@ -50,6 +50,10 @@ struct Tensor {
 };
 
 class Graph;
+struct Node;
+
+/// Values of the surrounding graph that the subgraphs of a node (If, Loop) read without naming them as inputs; sorted.
+std::vector<std::string> captures(const Node& node);
 
 /// An attribute of a node.
 using Attribute = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>,

@@ -71,6 +71,9 @@ class AxisMaps {
   /// Both input axes are summed over together.
   void reduce(Port a, Port b) { same(a, b); }
 
+  /// Unit u < units: a's indices [a_begin + u*a_width, + a_width) with b's [b_begin + u*b_width, + b_width). `units` is `all` where
+  /// the link covers the whole axes. A bundle is a link of a port with itself, with equal begins and widths.
+  static constexpr std::int64_t all = -1;
   struct Link {
     Port a;
     std::int64_t a_begin, a_width;
@@ -86,6 +89,9 @@ class AxisMaps {
   std::vector<Link> links;
   std::vector<Mark> marks;
 };
+
+/// The maps of one node; every axis of a node without operator, without `axes`, or with a value of unknown rank is pinned.
+AxisMaps axis_maps(const Graph& graph, const ValueMap& values, const Node& node);
 
 /// Multiply-accumulates and bytes of one node, with symbols bound by `bindings` (a symbol without binding counts as 1).
 struct Cost {

@@ -14,6 +14,7 @@ class Dim {
  public:
   Dim() = default;                               // 0
   Dim(std::int64_t value) : constant_(value) {}  // NOLINT: a number is a dimension
+  /// A name, or an expression as text() writes it ("past + sequence"). Throws Error(invalid_input) for an empty name.
   static Dim symbol(std::string name);
 
   bool known() const { return terms_.empty(); }
@@ -33,6 +34,7 @@ class Dim {
   bool operator==(const Dim&) const = default;
 
  private:
+  friend class DimReader;
   std::int64_t constant_ = 0;
   std::map<std::string, std::int64_t> terms_;  // no zero coefficients
 };
@@ -41,5 +43,7 @@ using Shape = std::vector<Dim>;
 std::string text(const Shape& shape);
 /// All dimensions known: their product (checked against overflow), else nothing.
 std::optional<std::int64_t> element_count(const Shape& shape);
+/// The value of `dim` with its symbols bound; a symbol without binding counts as 1. Throws Error(invalid_input) on overflow.
+std::int64_t evaluate(const Dim& dim, const std::map<std::string, std::int64_t>& bindings);
 
 }  // namespace espalier
