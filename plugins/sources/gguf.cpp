@@ -1,0 +1,50 @@
+// A language model and its tokenizer from one GGUF file.
+#include <fmt/format.h>
+
+#include "formats/gguf.h"
+#include "formats/model_artifact.h"
+#include "sdk/plugin.h"
+
+namespace {
+
+class GgufSource final : public espalier::Component {
+ public:
+  void run(espalier::Context& context) override {
+    const auto path = context.params().path("path");
+    context.progress({0, 0, "reading " + path.filename().string(), {}});
+    auto model = espalier::import_gguf(path);
+    context.check_cancelled();
+    if (model.tokenizer) {
+      auto tokenizer = espalier::save_tokenizer(context, *model.tokenizer);
+      model.graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
+      context.output("tokenizer", std::move(tokenizer));
+    }
+    context.output("model", espalier::save_model(context, model.graph));
+    context.figure("parameters", static_cast<double>(model.graph.parameter_count()));
+    context.log(espalier::LogLevel::info,
+                fmt::format("{} nodes, {} parameters", model.graph.nodes.size(), model.graph.parameter_count()));
+  }
+};
+
+}  // namespace
+
+ESPALIER_PLUGIN(R"json({
+  "name": "gguf", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
+  "description": "Reads language models of llama.cpp's file format",
+  "components": [{
+    "name": "source/gguf", "version": "0.1.0",
+    "summary": "A language model and its tokenizer from a GGUF file (F32, F16, BF16, Q8_0, Q4_1 tensors, dequantized to f32)",
+    "inputs": [],
+    "outputs": [
+      {"name": "model", "type": "model", "help": "the model as a graph: input_ids, attention_mask, position_ids to logits"},
+      {"name": "tokenizer", "type": "tokenizer", "help": "the byte-level BPE tokenizer from the file's metadata"}
+    ],
+    "parameters": [
+      {"name": "path", "type": "path", "required": true, "help": "the .gguf file"}
+    ],
+    "depends": {"seed": false, "threads": false, "runtimes": []},
+    "byte_exact": true,
+    "estimate": {"memory_base": 1e8, "memory_per_byte": 7, "output_per_byte": 6.5}
+  }]
+})json",
+                ESPALIER_COMPONENT("source/gguf", GgufSource));
