@@ -62,14 +62,20 @@ PluginInfo read_plugin(const std::filesystem::path& file);
 class Catalog {
  public:
   static Catalog scan(const std::vector<std::filesystem::path>& folders);
+  /// The same from plugins that were read already (or only described, in tests).
+  static Catalog from(std::vector<PluginInfo> plugins);
   /// The installation's plugin folder, then ESPALIER_PLUGIN_PATH.
   static std::vector<std::filesystem::path> default_folders();
-  const std::vector<PluginInfo>& plugins() const { return plugins_; }
+  /// Sorted by file.
+  const std::vector<PluginInfo>& plugins() const { return *plugins_; }
   const ComponentInfo* find(std::string_view component) const;
   std::vector<std::string> names(std::string_view kind = {}) const;  ///< sorted; for "did you mean"
+  /// Why find() does not give a component that some plugin offers: "FILE: problem". Empty when no plugin offers it.
+  std::string refusal(std::string_view component) const;
 
  private:
-  std::vector<PluginInfo> plugins_;
+  // Shared and constant, so that what find() gave stays valid in every copy of the catalog.
+  std::shared_ptr<const std::vector<PluginInfo>> plugins_ = std::make_shared<const std::vector<PluginInfo>>();
   std::map<std::string, const ComponentInfo*, std::less<>> by_name_;
 };
 
