@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "run/tensor.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -34,6 +35,27 @@ std::vector<std::int64_t> RunView::integers(std::size_t i) const {
   const auto* data = wide.const_data_ptr<std::int64_t>();
   return {data, data + wide.numel()};
 }
+
+std::int64_t RunView::wrap(std::int64_t axis, std::int64_t rank) const {
+  if (axis < -rank || axis >= rank) fail(fmt::format("axis {} is outside a tensor of rank {}", axis, rank));
+  return axis < 0 ? axis + rank : axis;
+}
+
+std::vector<std::int64_t> RunView::wrap(std::vector<std::int64_t> axes, std::int64_t rank) const {
+  std::vector<bool> seen(static_cast<std::size_t>(rank), false);
+  for (std::int64_t& axis : axes) {
+    axis = wrap(axis, rank);
+    if (seen[static_cast<std::size_t>(axis)]) fail(fmt::format("axis {} is given twice", axis));
+    seen[static_cast<std::size_t>(axis)] = true;
+  }
+  return axes;
+}
+
+std::int64_t RunView::axis(std::string_view attribute, std::int64_t fallback, std::int64_t rank) const {
+  return wrap(node.integer(attribute, fallback), rank);
+}
+
+c10::ScalarType RunView::computed(DType type) const { return is_floating(type) ? compute : scalar_type(type); }
 
 void RunView::fail(std::string message) const {
   throw_invalid(std::move(message), fmt::format("node {} ({})", node.name, node.op));

@@ -11,7 +11,13 @@ namespace espalier {
 struct SessionOptions {
   /// Floating compute type: f32, f64 (gradient checks), bf16. Initializers of floating type are converted when the graph is bound.
   DType compute = DType::f32;
+  /// Values that depend on frozen initializers alone (dequantized weights, say) are computed once and kept.
+  bool fold_constants = true;
 };
+
+/// Names of the initializers that training changes: floating ones that some operator reads as data. Left out are constants of the
+/// computation: rotary caches, running statistics, quantization scales, limits, epsilons and other single elements.
+std::vector<std::string> learnable(const Graph& graph);
 
 /// A graph bound to LibTorch: each node is one or a few ATen calls, so autograd records them when a trainable parameter takes part.
 /// Not thread-safe. Mapped weights are never written; a trainable parameter is a copy.
@@ -22,21 +28,25 @@ class Session {
   ~Session();
   Session(Session&&) noexcept;
 
-  /// Makes initializers trainable (leaf tensors with requires_grad); all floating ones when `names` is empty. Returns their names.
+  /// Makes initializers trainable (leaf tensors with requires_grad); the learnable() ones when `names` is empty. Returns their names.
+  /// Throws Error(invalid_input) for a name that is no floating initializer.
   std::vector<std::string> train(const std::vector<std::string>& names = {});
   at::Tensor parameter(const std::string& name) const;  ///< a bound initializer
+  /// Binds another value to an initializer; that of a trainable one is copied into the leaf. Shapes must agree.
   void set_parameter(const std::string& name, at::Tensor value);
   const std::vector<std::string>& trainable() const;
 
   /// Runs the graph. `wanted`: values to return (any value by name); the graph's outputs when empty. Only what they need is run;
-  /// a value is released after its last use unless autograd or `wanted` holds it.
+  /// a value is released after its last use unless autograd or `wanted` holds it. `inputs` may also name the output of a node: it is
+  /// taken as given and what makes it is not run. Inputs that the graph does not have are ignored.
+  /// Throws Error(invalid_input) naming a missing input, or the node that does not take its inputs' shapes.
   TensorMap run(const TensorMap& inputs, const std::vector<std::string>& wanted = {});
 
   /// Called with a value when it has been computed; a defined return value replaces it. One hook per value; empty removes it.
   using Hook = std::function<at::Tensor(const std::string& name, const at::Tensor& value)>;
   void hook(const std::string& value, Hook hook);
 
-  /// The graph with its trainable parameters written back (f32 → the initializer's storage type).
+  /// The graph with its trainable and its set parameters written back (f32 → the initializer's storage type).
   Graph graph() const;
 
  private:

@@ -1,0 +1,412 @@
+#include "run/session.h"
+
+#include <c10/core/GradMode.h>
+#include <c10/util/Exception.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <optional>
+#include <set>
+#include <unordered_map>
+
+#include "run/op.h"
+#include "sdk/error.h"
+
+namespace espalier {
+namespace {
+
+constexpr int absent = -1;
+
+/// A node with its values as numbers: the loop over nodes looks nothing up by name.
+struct Step {
+  const Node* node;
+  RunFunction run;
+  std::vector<int> in, out;
+};
+
+/// What to run for one set of wanted values.
+struct Plan {
+  std::vector<int> steps;
+  std::vector<std::vector<int>> release;  ///< by position in `steps`: slots not read any more
+  std::vector<int> inputs;                ///< graph inputs that the steps read, as indices into graph.inputs
+  std::vector<int> wanted;
+};
+
+/// Slots of operators whose floating constants are no weights.
+bool reads_constant(const Node& node, std::size_t input, const Tensor& tensor) {
+  static const std::map<std::string, std::set<std::size_t>, std::less<>> settings = {
+      {"RotaryEmbedding", {1, 2}},     {"BatchNormalization", {3, 4}}, {"Clip", {1, 2}},     {"Pow", {1}},   {"Attention", {3}},
+      {"DequantizeLinear", {0, 1, 2}}, {"QuantizeLinear", {1, 2}},     {"Range", {0, 1, 2}}, {"Where", {0}},
+  };
+  if (const auto found = settings.find(node.op); found != settings.end() && found->second.contains(input)) return true;
+  static const std::set<std::string, std::less<>> elementwise = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Pow"};
+  return tensor.count() == 1 && elementwise.contains(node.op);
+}
+
+std::string shapes(const std::vector<at::Tensor>& tensors) {
+  std::string text;
+  for (const at::Tensor& tensor : tensors) {
+    if (!text.empty()) text += ", ";
+    text +=
+        tensor.defined() ? fmt::format("{} [{}]", c10::toString(tensor.scalar_type()), fmt::join(tensor.sizes(), ", ")) : "absent";
+  }
+  return text;
+}
+
+[[noreturn]] void rethrow(const Node& node, const std::vector<at::Tensor>& inputs, const c10::Error& error) {
+  std::string cause = error.what_without_backtrace();
+  if (const auto end = cause.find('\n'); end != std::string::npos) cause.resize(end);
+  const auto where = fmt::format("node {} ({})", node.name, node.op);
+  if (cause.find("can't allocate memory") != std::string::npos)
+    throw Error(ErrorCode::resource, "out of memory: " + cause, where, "use shorter sequences or smaller batches");
+  throw_invalid(fmt::format("{}; inputs: {}", cause, shapes(inputs)), where);
+}
+
+}  // namespace
+
+std::vector<std::string> learnable(const Graph& graph) {
+  std::set<std::string> names;
+  for (const Node& node : graph.nodes)
+    for (std::size_t i = 0; i < node.inputs.size(); ++i)
+      if (const Tensor* tensor = graph.initializer(node.inputs[i]);
+          tensor && is_floating(tensor->dtype) && !reads_constant(node, i, *tensor))
+        names.insert(node.inputs[i]);
+  return {names.begin(), names.end()};
+}
+
+struct Session::Impl {
+  Graph graph;
+  SessionOptions options;
+  c10::ScalarType compute;
+  std::unordered_map<std::string, int> slots;
+  std::vector<std::string> names;  ///< by slot
+  std::vector<Step> steps;
+  std::vector<int> producer;       ///< by slot: step, or absent
+  std::vector<at::Tensor> bound;   ///< by slot: initializers
+  std::vector<at::Tensor> folded;  ///< by slot: values that depend on frozen initializers alone, when a plan reads them
+  std::vector<bool> kept;          ///< by slot: some plan reads the folded value
+  std::vector<Hook> hooks;
+  std::vector<std::string> trainable;
+  std::set<std::string> changed;  ///< set by set_parameter()
+  std::map<std::vector<std::string>, Plan> plans;
+  bool hooked = false;
+
+  int slot_of(const std::string& name) {
+    const auto [at, fresh] = slots.try_emplace(name, static_cast<int>(names.size()));
+    if (fresh) names.push_back(name);
+    return at->second;
+  }
+  int find(const std::string& name, const char* what) const {
+    const auto found = slots.find(name);
+    if (found == slots.end()) throw_invalid(fmt::format("the graph has no {} \"{}\"", what, name), graph.name);
+    return found->second;
+  }
+  int initializer(const std::string& name) const {
+    if (!graph.initializers.contains(name)) throw_invalid(fmt::format("the graph has no initializer \"{}\"", name), graph.name);
+    return slots.at(name);
+  }
+
+  void bind();
+  std::vector<bool> constant_slots() const;
+  Plan make_plan(const std::vector<std::string>& wanted, const std::vector<int>& given);
+  void fold(const std::vector<int>& order, const std::vector<int>& targets);
+  void forget() {  // folded values and plans depend on what is frozen and hooked
+    plans.clear();
+    std::fill(folded.begin(), folded.end(), at::Tensor());
+    std::fill(kept.begin(), kept.end(), false);
+  }
+  at::Tensor accept(const Value& declared, const at::Tensor& given) const;
+  std::vector<at::Tensor> execute(const Step& step, const std::vector<at::Tensor>& inputs) const;
+  void after(int slot, at::Tensor& value) {
+    const Hook& hook = hooks[static_cast<std::size_t>(slot)];
+    if (!hook) return;
+    if (at::Tensor replaced = hook(names[static_cast<std::size_t>(slot)], value); replaced.defined()) value = std::move(replaced);
+  }
+  bool grad_possible(const std::vector<at::Tensor>& values) const {
+    return hooked || !trainable.empty() ||
+           std::any_of(values.begin(), values.end(), [](const at::Tensor& t) { return t.defined() && t.requires_grad(); });
+  }
+};
+
+void Session::Impl::bind() {
+  for (const Value& input : graph.inputs) slot_of(input.name);
+  for (const auto& [name, tensor] : graph.initializers) {
+    const auto slot = static_cast<std::size_t>(slot_of(name));
+    bound.resize(names.size());
+    if (tensor.dtype == DType::string) continue;  // carried, not computed with
+    at::Tensor value = to_aten(tensor);
+    bound[slot] = is_floating(tensor.dtype) ? value.to(compute) : value;
+  }
+  for (const Node& node : graph.nodes) {
+    const RunFunction run = find_run(node.domain, node.op);
+    if (!run)
+      throw_unsupported(
+          fmt::format("operator {}{} is not supported by the runner", node.domain.empty() ? "" : node.domain + "::", node.op),
+          fmt::format("node {}", node.name));
+    Step step{&node, run, {}, {}};
+    for (const std::string& name : node.inputs) step.in.push_back(name.empty() ? absent : find(name, "value"));
+    for (const std::string& name : node.outputs) step.out.push_back(name.empty() ? absent : slot_of(name));
+    steps.push_back(std::move(step));
+  }
+  for (const Value& output : graph.outputs) find(output.name, "output");
+  producer.assign(names.size(), absent);
+  for (std::size_t i = 0; i < steps.size(); ++i)
+    for (int slot : steps[i].out)
+      if (slot != absent) producer[static_cast<std::size_t>(slot)] = static_cast<int>(i);
+  bound.resize(names.size());
+  folded.resize(names.size());
+  kept.resize(names.size());
+  hooks.resize(names.size());
+}
+
+/// Slots whose value no input, trainable parameter or hook can change.
+std::vector<bool> Session::Impl::constant_slots() const {
+  std::vector<bool> constant(names.size(), false);
+  for (std::size_t slot = 0; slot < names.size(); ++slot)
+    constant[slot] = bound[slot].defined() && !bound[slot].requires_grad() && !hooks[slot];
+  if (!options.fold_constants) return constant;
+  for (const Step& step : steps) {
+    const bool all =
+        std::all_of(step.in.begin(), step.in.end(), [&](int s) { return s == absent || constant[static_cast<std::size_t>(s)]; });
+    const bool seen =
+        std::any_of(step.out.begin(), step.out.end(), [&](int s) { return s != absent && hooks[static_cast<std::size_t>(s)]; });
+    if (all && !seen)
+      for (int slot : step.out)
+        if (slot != absent) constant[static_cast<std::size_t>(slot)] = true;
+  }
+  return constant;
+}
+
+std::vector<at::Tensor> Session::Impl::execute(const Step& step, const std::vector<at::Tensor>& inputs) const {
+  std::vector<at::Tensor> outputs;
+  try {
+    outputs = step.run(RunView{graph, *step.node, inputs, compute});
+  } catch (const c10::Error& error) {
+    rethrow(*step.node, inputs, error);
+  }
+  if (outputs.size() < step.out.size())
+    for (std::size_t i = outputs.size(); i < step.out.size(); ++i)
+      if (step.out[i] != absent)
+        throw_unsupported(fmt::format("output {} of operator {} is not computed by the runner", i, step.node->op),
+                          "node " + step.node->name);
+  return outputs;
+}
+
+void Session::Impl::fold(const std::vector<int>& order, const std::vector<int>& targets) {
+  c10::AutoGradMode off(false);
+  for (int slot : targets) kept[static_cast<std::size_t>(slot)] = true;
+  std::vector<at::Tensor> inputs;
+  for (int number : order) {
+    const Step& step = steps[static_cast<std::size_t>(number)];
+    inputs.clear();
+    for (int slot : step.in) {
+      const auto at = static_cast<std::size_t>(slot);
+      inputs.push_back(slot == absent ? at::Tensor() : bound[at].defined() ? bound[at] : folded[at]);
+    }
+    std::vector<at::Tensor> outputs = execute(step, inputs);
+    for (std::size_t i = 0; i < step.out.size(); ++i)
+      if (step.out[i] != absent) folded[static_cast<std::size_t>(step.out[i])] = std::move(outputs[i]);
+  }
+  for (std::size_t slot = 0; slot < folded.size(); ++slot)
+    if (!kept[slot]) folded[slot].reset();
+}
+
+Plan Session::Impl::make_plan(const std::vector<std::string>& wanted, const std::vector<int>& given) {
+  Plan plan;
+  if (wanted.empty())
+    for (const Value& output : graph.outputs) plan.wanted.push_back(slots.at(output.name));
+  for (const std::string& name : wanted) plan.wanted.push_back(find(name, "value"));
+
+  const std::vector<bool> constant = constant_slots();
+  std::vector<bool> needed(names.size(), false), reads(steps.size(), false), stop(names.size(), false);
+  for (int slot : given) stop[static_cast<std::size_t>(slot)] = true;
+  for (int slot : plan.wanted) needed[static_cast<std::size_t>(slot)] = true;
+  std::vector<int> constants, fold_order;
+  for (int number = static_cast<int>(steps.size()) - 1; number >= 0; --number) {
+    const Step& step = steps[static_cast<std::size_t>(number)];
+    const auto read = [&](int slot) {
+      return slot != absent && needed[static_cast<std::size_t>(slot)] && !stop[static_cast<std::size_t>(slot)];
+    };
+    if (std::none_of(step.out.begin(), step.out.end(), read)) continue;
+    const bool foldable =
+        std::all_of(step.out.begin(), step.out.end(), [&](int s) { return s == absent || constant[static_cast<std::size_t>(s)]; });
+    (foldable ? fold_order : plan.steps).push_back(number);
+    for (int slot : step.in)
+      if (slot != absent) needed[static_cast<std::size_t>(slot)] = true;
+    reads[static_cast<std::size_t>(number)] = !foldable;
+  }
+  std::reverse(plan.steps.begin(), plan.steps.end());
+  std::reverse(fold_order.begin(), fold_order.end());
+
+  std::vector<bool> read_at_run(names.size(), false);
+  for (int number : plan.steps)
+    for (int slot : steps[static_cast<std::size_t>(number)].in)
+      if (slot != absent) read_at_run[static_cast<std::size_t>(slot)] = true;
+  for (int slot : plan.wanted) read_at_run[static_cast<std::size_t>(slot)] = true;
+  for (int number : fold_order)
+    for (int slot : steps[static_cast<std::size_t>(number)].out)
+      if (slot != absent && read_at_run[static_cast<std::size_t>(slot)]) constants.push_back(slot);
+  fold(fold_order, constants);
+
+  for (std::size_t i = 0; i < graph.inputs.size(); ++i) {
+    const auto slot = static_cast<std::size_t>(slots.at(graph.inputs[i].name));
+    if (read_at_run[slot] && !bound[slot].defined()) plan.inputs.push_back(static_cast<int>(i));
+  }
+  plan.release.resize(plan.steps.size());
+  std::vector<bool> last(names.size(), false);
+  for (int slot : plan.wanted) last[static_cast<std::size_t>(slot)] = true;
+  for (std::size_t position = plan.steps.size(); position-- > 0;) {
+    const Step& step = steps[static_cast<std::size_t>(plan.steps[position])];
+    for (const auto* list : {&step.in, &step.out})
+      for (int slot : *list)
+        if (slot != absent && !last[static_cast<std::size_t>(slot)]) {
+          last[static_cast<std::size_t>(slot)] = true;
+          plan.release[position].push_back(slot);
+        }
+  }
+  return plan;
+}
+
+at::Tensor Session::Impl::accept(const Value& declared, const at::Tensor& given) const {
+  if (!given.defined()) throw_invalid(fmt::format("input \"{}\" is an undefined tensor", declared.name), graph.name);
+  const auto mismatch = [&] {
+    throw_invalid(fmt::format("input \"{}\" has shape [{}], the graph declares {}", declared.name, fmt::join(given.sizes(), ", "),
+                              text(declared.shape)),
+                  graph.name);
+  };
+  if (!declared.shape.empty()) {  // an empty shape may also mean that the file said nothing
+    if (static_cast<std::size_t>(given.dim()) != declared.shape.size()) mismatch();
+    for (std::size_t i = 0; i < declared.shape.size(); ++i)
+      if (declared.shape[i].known() && declared.shape[i].value() != given.size(static_cast<std::int64_t>(i))) mismatch();
+  }
+  if (given.is_floating_point()) return given.to(compute);
+  if (declared.dtype == DType::undefined) return given;
+  return given.to(is_floating(declared.dtype) ? compute : scalar_type(declared.dtype));
+}
+
+Session::Session(const Graph& graph, SessionOptions options) : impl_(std::make_unique<Impl>()) {
+  impl_->graph = graph;
+  impl_->options = options;
+  if (!is_floating(options.compute)) throw Error(ErrorCode::internal, "Session: the compute type must be floating");
+  impl_->compute = scalar_type(options.compute);
+  impl_->bind();
+}
+Session::~Session() = default;
+Session::Session(Session&&) noexcept = default;
+
+std::vector<std::string> Session::train(const std::vector<std::string>& names) {
+  Impl& self = *impl_;
+  const std::vector<std::string> all = names.empty() ? learnable(self.graph) : names;
+  for (const std::string& name : all) {
+    at::Tensor& value = self.bound[static_cast<std::size_t>(self.initializer(name))];
+    if (!value.defined() || !value.is_floating_point())
+      throw_invalid(fmt::format("initializer \"{}\" holds {}: only floating tensors can be trained", name,
+                                to_string(self.graph.initializers.at(name).dtype)),
+                    self.graph.name);
+    if (value.requires_grad() && value.is_leaf() &&
+        std::find(self.trainable.begin(), self.trainable.end(), name) != self.trainable.end())
+      continue;
+    value = value.detach().clone(at::MemoryFormat::Contiguous).set_requires_grad(true);
+    self.trainable.push_back(name);
+  }
+  self.forget();
+  return all;
+}
+
+at::Tensor Session::parameter(const std::string& name) const {
+  return impl_->bound[static_cast<std::size_t>(impl_->initializer(name))];
+}
+
+void Session::set_parameter(const std::string& name, at::Tensor value) {
+  Impl& self = *impl_;
+  at::Tensor& held = self.bound[static_cast<std::size_t>(self.initializer(name))];
+  if (!value.defined() || !held.defined() || value.sizes() != held.sizes())
+    throw_invalid(fmt::format("initializer \"{}\" is bound to a value of another shape: {}", name, shapes({held, value})),
+                  self.graph.name);
+  value = value.to(held.scalar_type());
+  if (std::find(self.trainable.begin(), self.trainable.end(), name) != self.trainable.end()) {
+    c10::AutoGradMode off(false);
+    held.copy_(value);
+  } else {
+    held = std::move(value);
+    self.forget();
+  }
+  self.changed.insert(name);
+}
+
+const std::vector<std::string>& Session::trainable() const { return impl_->trainable; }
+
+TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& wanted) {
+  Impl& self = *impl_;
+  std::vector<at::Tensor> values(self.names.size());
+  std::vector<int> given;
+  for (const auto& [name, tensor] : inputs)
+    if (const auto found = self.slots.find(name);
+        found != self.slots.end() && self.producer[static_cast<std::size_t>(found->second)] != absent)
+      given.push_back(found->second);
+  std::vector<std::string> key = wanted;
+  if (!given.empty()) {
+    key.emplace_back();  // no value has an empty name
+    for (int slot : given) key.push_back(self.names[static_cast<std::size_t>(slot)]);
+  }
+  auto found = self.plans.find(key);
+  if (found == self.plans.end()) found = self.plans.emplace(key, self.make_plan(wanted, given)).first;
+  const Plan& plan = found->second;
+
+  for (std::size_t slot = 0; slot < values.size(); ++slot)
+    values[slot] = self.bound[slot].defined() ? self.bound[slot] : self.folded[slot];
+  for (int slot : given) values[static_cast<std::size_t>(slot)] = inputs.at(self.names[static_cast<std::size_t>(slot)]);
+  for (int number : plan.inputs) {
+    const Value& declared = self.graph.inputs[static_cast<std::size_t>(number)];
+    const auto tensor = inputs.find(declared.name);
+    if (tensor == inputs.end())
+      throw_invalid(fmt::format("input \"{}\" {} is missing", declared.name, text(declared.shape)), self.graph.name);
+    values[static_cast<std::size_t>(self.slots.at(declared.name))] = self.accept(declared, tensor->second);
+  }
+  std::optional<c10::AutoGradMode> off;
+  if (!self.grad_possible(values)) off.emplace(false);
+  if (self.hooked)
+    for (std::size_t slot = 0; slot < values.size(); ++slot)
+      if (self.producer[slot] == absent && values[slot].defined()) self.after(static_cast<int>(slot), values[slot]);
+
+  std::vector<at::Tensor> arguments;
+  for (std::size_t position = 0; position < plan.steps.size(); ++position) {
+    const Step& step = self.steps[static_cast<std::size_t>(plan.steps[position])];
+    arguments.clear();
+    for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : values[static_cast<std::size_t>(slot)]);
+    std::vector<at::Tensor> outputs = self.execute(step, arguments);
+    for (std::size_t i = 0; i < step.out.size(); ++i)
+      if (const int slot = step.out[i]; slot != absent) {
+        if (self.hooked) self.after(slot, outputs[i]);
+        values[static_cast<std::size_t>(slot)] = std::move(outputs[i]);
+      }
+    for (int slot : plan.release[position]) values[static_cast<std::size_t>(slot)].reset();
+  }
+  TensorMap out;
+  for (int slot : plan.wanted) out[self.names[static_cast<std::size_t>(slot)]] = values[static_cast<std::size_t>(slot)];
+  for (const auto& [name, tensor] : out)
+    if (!tensor.defined()) throw_invalid(fmt::format("value \"{}\" is neither given nor computed", name), self.graph.name);
+  return out;
+}
+
+void Session::hook(const std::string& value, Hook hook) {
+  Impl& self = *impl_;
+  self.hooks[static_cast<std::size_t>(self.find(value, "value"))] = std::move(hook);
+  self.hooked = std::any_of(self.hooks.begin(), self.hooks.end(), [](const Hook& h) { return static_cast<bool>(h); });
+  self.forget();
+}
+
+Graph Session::graph() const {
+  Graph out = impl_->graph;
+  std::set<std::string> names = impl_->changed;
+  names.insert(impl_->trainable.begin(), impl_->trainable.end());
+  for (const std::string& name : names) {
+    Tensor& tensor = out.initializers.at(name);
+    // A clone: the session may go on training its own copy.
+    tensor = from_aten(parameter(name).detach().to(scalar_type(tensor.dtype)).clone());
+  }
+  return out;
+}
+
+}  // namespace espalier
