@@ -1,0 +1,171 @@
+#include <unistd.h>
+
+#include <array>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "e2e/tiny_model.h"
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+struct Call {
+  int code = -1;
+  std::string out;
+};
+
+std::string quoted(const std::string& text) { return "'" + text + "'"; }
+
+/// One recipe in a folder and a store of its own; calls the real program.
+class Workshop {
+ public:
+  Workshop() {
+    std::string pattern = (fs::temp_directory_path() / "espalier-e2e-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()));
+    folder_ = pattern;
+    espalier::test::write_tiny_model(folder_);
+    const char* source = std::getenv("ESPALIER_SOURCE");
+    const char* build = std::getenv("ESPALIER_BUILD");
+    REQUIRE(source);
+    REQUIRE(build);
+    program_ = fs::path(build) / "bin/espalier";
+    fs::copy_file(fs::path(source) / "tests/e2e/pipeline.toml", recipe());
+  }
+  ~Workshop() {
+    std::error_code ignored;
+    fs::remove_all(folder_, ignored);
+  }
+  fs::path recipe() const { return folder_ / "pipeline.toml"; }
+  const fs::path& folder() const { return folder_; }
+
+  /// stdout and exit code of `espalier ARGUMENTS --store …`; stderr goes to err.txt, shown when something fails.
+  Call call(const std::string& arguments) const {
+    const std::string command = quoted(program_.string()) + " " + arguments + " --store " + quoted((folder_ / "store").string()) +
+                                " 2>" + quoted((folder_ / "err.txt").string());
+    Call result;
+    FILE* pipe = popen(command.c_str(), "r");
+    REQUIRE(pipe);
+    std::array<char, 4096> buffer;
+    while (std::size_t got = std::fread(buffer.data(), 1, buffer.size(), pipe)) result.out.append(buffer.data(), got);
+    const int status = pclose(pipe);
+    result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+    return result;
+  }
+  std::string errors() const {
+    std::ostringstream text;
+    text << std::ifstream(folder_ / "err.txt").rdbuf();
+    return text.str();
+  }
+  Json run(const std::string& more = {}) const {
+    const Call result = call("run " + quoted(recipe().string()) + " --json " + more);
+    INFO(result.out << errors());
+    REQUIRE(result.code == 0);
+    return Json::parse(result.out);
+  }
+
+ private:
+  fs::path folder_, program_;
+};
+
+std::map<std::string, Json> by_name(const Json& run) {
+  std::map<std::string, Json> stages;
+  for (const Json& stage : run["stages"]) stages[stage["name"]] = stage;
+  return stages;
+}
+
+std::set<std::string> with_status(const Json& run, const std::string& status) {
+  std::set<std::string> names;
+  for (const Json& stage : run["stages"])
+    if (stage["status"] == status) names.insert(stage["name"]);
+  return names;
+}
+
+}  // namespace
+
+TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only what a change reaches") {
+  const Workshop shop;
+  const Json first = shop.run();
+  REQUIRE(first["schema"] == 1);
+  REQUIRE(first["ok"] == true);
+  REQUIRE(with_status(first, "ran").size() == first["stages"].size());
+  auto stages = by_name(first);
+  const auto perplexity = [&](const std::string& name) { return stages.at(name)["figures"]["perplexity"].get<double>(); };
+  CHECK(perplexity("quality_base") > 100);  // untrained: near the vocabulary's 257
+  CHECK(perplexity("quality_tuned") < 0.2 * perplexity("quality_base"));
+  CHECK(perplexity("quality_model") < perplexity("quality_base"));
+  // The deployed package and the runner's model agree; so do both backends.
+  CHECK(std::abs(std::log(perplexity("quality") / perplexity("quality_model"))) < 0.02);
+  CHECK(std::abs(std::log(perplexity("quality_embedded") / perplexity("quality_model"))) < 0.005);
+  CHECK(stages.at("pruned")["figures"]["parameters"].get<double>() < stages.at("heads")["figures"]["parameters"].get<double>());
+  CHECK(stages.at("size")["figures"]["size_bytes"].get<double>() > 0);
+  CHECK(stages.at("speed")["figures"].contains("speedup"));
+
+  const Json again = shop.run();
+  REQUIRE(with_status(again, "cached").size() == again["stages"].size());
+  for (const Json& stage : again["stages"]) {
+    CHECK(stage["key"] == stages.at(stage["name"])["key"]);
+    CHECK(stage["outputs"] == stages.at(stage["name"])["outputs"]);
+  }
+
+  const Json changed = shop.run("--set sparsity=0.5");
+  CHECK(with_status(changed, "cached") ==
+        std::set<std::string>{"base", "corpus", "heldout", "tuned", "heads", "original", "quality_base", "quality_tuned"});
+  CHECK(by_name(changed)["pruned"]["figures"]["parameters"].get<double>() <
+        stages.at("pruned")["figures"]["parameters"].get<double>());
+
+  SECTION("the same work from an empty store gives the same digests") {
+    fs::remove_all(shop.folder() / "store");
+    const Json fresh = shop.run("tuned pruned optimized");
+    for (const auto& [name, stage] : by_name(fresh))
+      if (stage["status"] == "ran") CHECK(stage["outputs"] == stages.at(name)["outputs"]);
+    CHECK(with_status(fresh, "ran").contains("optimized"));
+  }
+  SECTION("report, export and generate work on its results") {
+    const fs::path page = shop.folder() / "page.html";
+    const Call report = shop.call("report " + quoted(shop.recipe().string()) + " --out " + quoted(page.string()));
+    INFO(shop.errors());
+    REQUIRE(report.code == 0);
+    std::ostringstream html;
+    html << std::ifstream(page).rdbuf();
+    for (const auto& [name, stage] : stages) CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("stage-" + name));
+    CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("class=curve"));
+    CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("widths before and after"));
+
+    const fs::path out = shop.folder() / "out";
+    REQUIRE(shop.call("export " + quoted(shop.recipe().string()) + " package " + quoted(out.string())).code == 0);
+    for (const char* file : {"package.json", "model.onnx", "tokenizer.json"}) CHECK(fs::exists(out / file));
+    const Call text = shop.call("generate " + quoted(out.string()) + " --prompt 'the gar' --tokens 12");
+    INFO(shop.errors());
+    CHECK(text.code == 0);
+    CHECK_FALSE(text.out.empty());
+  }
+  SECTION("verify finds a flipped byte, and the next run makes the blob again") {
+    REQUIRE(shop.call("verify").code == 0);
+    fs::path victim;
+    std::uintmax_t largest = 0;
+    for (const auto& file : fs::recursive_directory_iterator(shop.folder() / "store/cas"))
+      if (file.is_regular_file() && file.file_size() > largest) largest = file.file_size(), victim = file.path();
+    fs::permissions(victim, fs::perms::owner_write, fs::perm_options::add);
+    std::fstream stream(victim, std::ios::in | std::ios::out | std::ios::binary);
+    stream.seekp(static_cast<std::streamoff>(largest / 2));
+    const char other = static_cast<char>(stream.peek() ^ 1);
+    stream.seekp(static_cast<std::streamoff>(largest / 2));
+    stream.put(other);
+    stream.close();
+    CHECK(shop.call("verify").code == 1);
+    CHECK(shop.call("verify --repair").code == 1);
+    shop.run();
+    CHECK(shop.call("verify").code == 0);
+  }
+}
