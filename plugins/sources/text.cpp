@@ -13,12 +13,13 @@ using namespace espalier;
 
 namespace {
 
-/// All files as one stream of tokens, in the order of the recipe. Files are cut at line ends into pieces of about a mebibyte, so
-/// that a long file is neither copied whole nor beyond cancellation; a byte-level pre-tokenizer never joins what a newline and a
-/// following non-space separate.
+/// All files as one stream of tokens, in the order of the recipe. Files are encoded in pieces of a few mebibytes, so that a long
+/// file is not beyond cancellation; cut only after a newline between two visible ASCII characters, where no pre-tokenizer's pattern
+/// looks across.
 std::vector<std::int32_t> token_stream(Context& context, const Tokenizer& tokenizer,
                                        const std::vector<std::filesystem::path>& files) {
-  constexpr std::size_t piece = 1 << 20;
+  constexpr std::size_t piece = std::size_t{4} << 20;
+  const auto visible = [](char c) { return c > 0x20 && c < 0x7f; };
   std::vector<std::int32_t> stream;
   std::uint64_t done = 0, total = 0;
   std::vector<MappedFile> maps;
@@ -29,13 +30,12 @@ std::vector<std::int32_t> token_stream(Context& context, const Tokenizer& tokeni
       context.check_cancelled();
       std::size_t length = text.size();
       for (std::size_t at = piece; at < text.size(); ++at) {
-        const auto next = static_cast<unsigned char>(text[at]);
-        if (text[at - 1] == '\n' && next > 0x20 && next < 0x7f) {
+        if (text[at - 1] == '\n' && visible(text[at]) && visible(text[at - 2])) {
           length = at;
           break;
         }
       }
-      const auto ids = tokenizer.encode(text.substr(0, length), false);
+      const auto ids = tokenizer.encode(text.substr(0, length));
       stream.insert(stream.end(), ids.begin(), ids.end());
       text.remove_prefix(length);
       done += length;

@@ -1,0 +1,45 @@
+// Structured pruning of attention heads: a key-value head goes with all query heads that read it.
+#include "run/pruning.h"
+#include "sdk/plugin.h"
+
+namespace {
+
+class HeadPruner final : public espalier::Component {
+ public:
+  void run(espalier::Context& context) override { espalier::run_pruner(context, espalier::CoupledGroup::Kind::heads); }
+};
+
+}  // namespace
+
+ESPALIER_PLUGIN(R"json({
+  "name": "heads", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
+  "description": "Structured pruning of attention heads",
+  "components": [{
+    "name": "pruner/heads", "version": "0.1.0",
+    "summary": "Removes attention heads, under grouped queries whole key-value groups, the least important first",
+    "inputs": [
+      {"name": "model", "type": "model", "help": "the model to cut"},
+      {"name": "data", "type": "dataset", "required": false, "help": "for metrics that look at data"},
+      {"name": "scores", "type": "scores", "required": false, "help": "scores of a metric's stage, instead of the parameter metric"}
+    ],
+    "outputs": [
+      {"name": "model", "type": "model", "help": "the smaller model"},
+      {"name": "masks", "type": "masks", "help": "per group, one byte a unit: 1 = kept"}
+    ],
+    "parameters": [
+      {"name": "sparsity", "type": "number", "required": true, "min": 0, "max": 1, "help": "share of the parameters in scope (the attention's projections) to remove; never exceeded"},
+      {"name": "metric", "type": "component", "kind": "metric", "default": {"use": "metric/magnitude"}, "help": "what scores the units"},
+      {"name": "scope", "type": "list<string>", "default": ["*"], "help": "patterns of the layers whose heads may go, such as *.layers.3.self_attn"},
+      {"name": "exclude", "type": "list<string>", "default": [], "help": "patterns of layers that stay whole"},
+      {"name": "per_scope", "type": "map<number>", "default": {}, "help": "sparsities of their own: pattern = share; the longest matching pattern wins"},
+      {"name": "ranking", "type": "string", "default": "global", "choices": ["layer", "global"], "help": "layer: every layer loses the same share of its heads; global: the least important go, wherever they are"},
+      {"name": "normalise", "type": "string", "default": "none", "choices": ["none", "mean", "max", "sum"], "help": "divide each layer's scores before global ranking; mean is a good choice for magnitudes"},
+      {"name": "minimum", "type": "number", "default": 0.1, "min": 0, "max": 1, "help": "share of its heads that every layer keeps, one at least"},
+      {"name": "multiple", "type": "integer", "default": 1, "min": 1, "max": 64, "unit": "heads", "help": "round the units left in a layer (key-value heads) up to a multiple"},
+      {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut heads"}
+    ],
+    "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
+    "estimate": {"memory_base": 2e9, "memory_per_byte": 4, "output_per_byte": 1}
+  }]
+})json",
+                ESPALIER_COMPONENT("pruner/heads", HeadPruner));
