@@ -1,4 +1,5 @@
 #pragma once
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <memory>
@@ -42,6 +43,8 @@ class Store {
   BlobRef put(std::span<const std::byte> bytes);
   /// Publishes a finished file of this file system under a digest the caller computed; fsyncs, renames.
   void adopt(const std::filesystem::path& file, const Digest& digest);
+  /// The same for many files, with each folder synced once.
+  void adopt(const std::vector<std::pair<std::filesystem::path, Digest>>& files);
   Artifact artifact(const Digest& digest) const;  ///< Error(corrupt) when absent or not a manifest
   Digest put_artifact(const Artifact& artifact);
 
@@ -56,6 +59,7 @@ class Store {
    public:
     ~Lock();
     Lock(Lock&&) noexcept;
+    Lock& operator=(Lock&&) noexcept;
 
    private:
     friend class Store;
@@ -63,11 +67,28 @@ class Store {
     int fd_;
   };
   std::optional<Lock> lock(const Digest& key, const std::function<bool()>& waiting);
+  /// The same without waiting: nothing when another holder has it.
+  std::optional<Lock> try_lock(const Digest& key);
+  /// Held (shared) as long as a run works with the store; gc() refuses meanwhile. Waits for a gc() that is at work.
+  std::optional<Lock> in_use(const std::function<bool()>& waiting);
+  /// Running stages hold the machine shared, stages that measure speed alone; among all processes that use this store.
+  std::optional<Lock> try_machine(bool alone);
   std::filesystem::path scratch(const Digest& key) const;  ///< tmp/scratch-KEY, survives a crash
   std::filesystem::path new_temporary() const;             ///< a fresh folder in tmp/
+  /// A fresh folder tmp/job-KEY-XXXXXX. Call with the key's lock held: what earlier, dead holders left is removed first.
+  std::filesystem::path job_folder(const Digest& key) const;
 
   /// Digest of a source file, memoised by (device, inode, size, mtime_ns, ctime_ns), not when changed less than 2 s before.
   Digest file_digest(const std::filesystem::path& file);
+  /// A small text that follows from a digest alone (what a file refers to); kept in the index.
+  std::optional<std::string> derived(std::string_view what, const Digest& of);
+  void remember_derived(std::string_view what, const Digest& of, std::string_view text);
+  /// Hashing of large files gives up with Error(cancelled) once this is not 0.
+  void stop_on(const std::atomic<int>* interrupted);
+  /// Remarks for people, e.g. that a damaged index was made anew.
+  std::vector<std::string> notes() const;
+  /// Bytes that files of the store's file system may still take.
+  std::uint64_t free_bytes() const;
 
   struct RunRecord {
     std::string id, recipe, file;
