@@ -38,6 +38,7 @@ struct Stage {
   std::string name, use;
   const ComponentInfo* component = nullptr;
   Json params = Json::object();                           ///< defaults filled in, numbers in the schema's type
+  std::vector<std::filesystem::path> files;               ///< what parameters of type path name, nested components' too
   std::map<std::string, std::vector<StageInput>> inputs;  ///< port → producers (several for "many" ports)
   int threads = 2;
   std::optional<double> timeout_seconds;      ///< `timeout = "10m"` or seconds
