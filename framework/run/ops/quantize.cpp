@@ -1,0 +1,81 @@
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/clamp.h>
+#include <ATen/ops/div.h>
+#include <ATen/ops/repeat_interleave.h>
+#include <ATen/ops/round.h>
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+
+#include "run/op.h"
+#include "run/tensor.h"
+
+namespace espalier {
+namespace {
+
+using Results = std::vector<at::Tensor>;
+
+/// Scale or zero point, stretched so that it broadcasts over x: one number, one for each index of `axis`, or one for each block of
+/// `block_size` indices along it.
+at::Tensor spread(const RunView& v, const at::Tensor& x, const at::Tensor& factor) {
+  if (factor.numel() == 1 && factor.dim() <= 1) return factor.reshape({});
+  const std::int64_t axis = v.axis("axis", 1, x.dim()), block = v.node.integer("block_size", 0);
+  if (factor.dim() == 1 && block == 0) {
+    if (factor.size(0) != x.size(axis))
+      v.fail(fmt::format("{} scales or zero points for an axis of length {}", factor.size(0), x.size(axis)));
+    std::vector<std::int64_t> shape(static_cast<std::size_t>(x.dim()), 1);
+    shape[static_cast<std::size_t>(axis)] = x.size(axis);
+    return factor.reshape(shape);
+  }
+  bool fits = factor.dim() == x.dim() && block > 0;
+  for (std::int64_t i = 0; fits && i < x.dim(); ++i) fits = factor.size(i) == (i == axis ? (x.size(i) - 1) / block + 1 : x.size(i));
+  if (!fits) v.fail(fmt::format("scales or zero points do not fit the input with block_size {} along axis {}", block, axis));
+  return at::repeat_interleave(factor, std::min(block, x.size(axis)), axis).narrow(axis, 0, x.size(axis));
+}
+
+/// (x - zero point) · scale. `x` is floating where QuantizeLinear kept a gradient.
+Results dequantize_linear(const RunView& v) {
+  const at::Tensor &x = v.in(0), &scale = v.in(1);
+  at::Tensor centred;
+  if (x.scalar_type() == at::kInt || x.scalar_type() == at::kLong) {  // subtract before rounding to the floating type
+    centred = (v.has(2) ? x.to(at::kLong) - spread(v, x, v.in(2).to(at::kLong)) : x).to(scale.scalar_type());
+  } else {
+    centred = x.to(scale.scalar_type());
+    if (v.has(2)) centred = centred - spread(v, x, v.in(2).to(scale.scalar_type()));
+  }
+  return {centred * spread(v, x, scale)};
+}
+
+DType target_of(const RunView& v) {
+  if (v.has(2)) {
+    if (const Tensor* zero = v.graph.initializer(v.node.input(2))) return zero->dtype;  // int4 lives in int8 here
+    return dtype_of(v.in(2).scalar_type());
+  }
+  return static_cast<DType>(v.node.integer("output_dtype", static_cast<std::int64_t>(DType::u8)));
+}
+
+/// Round(x / scale) + zero point, saturated. Where x carries a gradient, the integers stay in a floating tensor whose gradient
+/// passes straight through the rounding (Bengio et al., 2013) and is zero where the value saturates.
+Results quantize_linear(const RunView& v) {
+  const at::Tensor& x = v.in(0);
+  const DType target = target_of(v) == DType::undefined ? DType::u8 : target_of(v);
+  const int width = bits(target);
+  const bool with_sign = target == DType::i8 || target == DType::i4 || target == DType::i16;
+  if (!with_sign && target != DType::u8 && target != DType::u4 && target != DType::u16)
+    v.fail(fmt::format("quantizing to {} is not supported", to_string(target)));
+  const double low = with_sign ? -static_cast<double>(1 << (width - 1)) : 0,
+               high = with_sign ? (1 << (width - 1)) - 1 : (1 << width) - 1;
+  const at::Tensor scaled = at::div(x, spread(v, x, v.in(1)).to(x.scalar_type()));
+  const bool grad = c10::GradMode::is_enabled() && scaled.requires_grad();
+  at::Tensor rounded = grad ? scaled + (at::round(scaled.detach()) - scaled.detach()) : at::round(scaled);
+  if (v.has(2)) rounded = rounded + spread(v, x, v.in(2).to(x.scalar_type()));
+  const at::Tensor clamped = at::clamp(rounded, low, high);
+  if (grad) return {clamped};
+  const c10::ScalarType type = width == 4 ? (with_sign ? at::kChar : at::kByte) : scalar_type(target);
+  // Through a wider type: LibTorch's cast from floating to 16-bit unsigned is not defined everywhere.
+  return {clamped.to(at::kInt).to(type)};
+}
+
+const RegisterRun entries[] = {{"", "DequantizeLinear", dequantize_linear}, {"", "QuantizeLinear", quantize_linear}};
+
+}  // namespace
+}  // namespace espalier
