@@ -51,34 +51,34 @@ std::int64_t share_initializers(Graph& graph) {
   return static_cast<std::int64_t>(same.size());
 }
 
-void encode(KeyEncoder& key, const Attribute& attribute) {
-  struct Visitor {
-    KeyEncoder& key;
-    void operator()(std::int64_t v) const { key.integer(v); }
-    void operator()(double v) const {
-      std::int64_t raw;
-      std::memcpy(&raw, &v, sizeof raw);
-      key.text("f"), key.integer(raw);
-    }
-    void operator()(const std::string& v) const { key.text(v); }
-    template <class T>
-    void operator()(const std::vector<T>& list) const {
-      key.begin("list");
-      for (const auto& v : list) (*this)(v);
-      key.end();
-    }
-    void operator()(const Tensor& tensor) const {
-      key.begin("tensor");
-      key.integer(static_cast<std::int64_t>(tensor.dtype));
-      (*this)(tensor.shape);
-      (*this)(tensor.strings);
-      key.digest(tensor.digest());
-      key.end();
-    }
-    void operator()(const std::shared_ptr<Graph>&) const {}  // never asked: such nodes are left alone
-  };
-  std::visit(Visitor{key}, attribute);
-}
+/// Writes an attribute into a node's key.
+struct AttributeEncoder {
+  KeyEncoder& key;
+
+  void operator()(std::int64_t v) const { key.integer(v); }
+  void operator()(double v) const {
+    std::int64_t raw;
+    std::memcpy(&raw, &v, sizeof raw);
+    key.text("f");
+    key.integer(raw);
+  }
+  void operator()(const std::string& v) const { key.text(v); }
+  void operator()(const Tensor& tensor) const {
+    key.begin("tensor");
+    key.integer(static_cast<std::int64_t>(tensor.dtype));
+    (*this)(tensor.shape);
+    (*this)(tensor.strings);
+    key.digest(tensor.digest());
+    key.end();
+  }
+  void operator()(const std::shared_ptr<Graph>&) const {}  // never asked: nodes with bodies are left alone
+  template <class T>
+  void operator()(const std::vector<T>& list) const {
+    key.begin("list");
+    for (const auto& v : list) (*this)(v);
+    key.end();
+  }
+};
 
 bool repeatable(const Node& node) {
   for (const auto* random :
@@ -108,7 +108,7 @@ std::int64_t merge_nodes(Graph& graph) {
     for (const auto& output : node.outputs) key.integer(output.empty());
     for (const auto& [name, attribute] : node.attributes) {
       key.begin(name);
-      encode(key, attribute);
+      std::visit(AttributeEncoder{key}, attribute);
       key.end();
     }
     const auto [at, fresh] = seen.emplace(key.finish(), i);
