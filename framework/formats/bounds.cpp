@@ -42,6 +42,26 @@ Tensor checked_tensor(DType dtype, std::vector<std::int64_t> shape, std::span<co
   return tensor;
 }
 
+Json parse_json(std::string_view text, const std::string& where) {
+  constexpr int kDeepest = 64;
+  int depth = 0;
+  bool quoted = false;
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted && c == '\\') ++i;
+    if (c == '"') quoted = !quoted;
+    if (quoted) continue;
+    if (c == '[' || c == '{') ++depth;
+    if (c == ']' || c == '}') --depth;
+    if (depth > kDeepest) throw_invalid(fmt::format("JSON nested deeper than {} levels", kDeepest), where, "the file is damaged");
+  }
+  try {
+    return Json::parse(text);
+  } catch (const Json::exception& e) {
+    throw_invalid(fmt::format("this is no JSON: {}", e.what()), where, "the file is damaged or was cut short");
+  }
+}
+
 std::string escaped_name(const std::string& name) {
   std::string out;
   for (const char c : name) {

@@ -4,9 +4,11 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "graph/graph.h"
+#include "sdk/artifact.h"
 
 namespace espalier {
 
@@ -22,6 +24,10 @@ inline bool within(std::uint64_t offset, std::uint64_t length, std::uint64_t siz
 /// aligned for their type are copied, all others are shared with `owner`.
 Tensor checked_tensor(DType dtype, std::vector<std::int64_t> shape, std::span<const std::byte> bytes,
                       std::shared_ptr<const void> owner, const std::string& what, const std::string& where);
+
+/// JSON from a foreign file; throws Error(invalid_input) for what is none, and for nesting deeper than 64, which would overflow the
+/// stack of whoever walks it.
+Json parse_json(std::string_view text, const std::string& where);
 
 /// A name as one file-name component: bytes outside [A-Za-z0-9._-] as %XX, and a leading dot too.
 std::string escaped_name(const std::string& name);
