@@ -218,7 +218,8 @@ StageKey KeyMaker::key(const Stage& stage, const std::map<std::string, std::vect
       list.push_back(digest.hex());
       // A package is run by the component that made it: its code decides what the consumer measures.
       const Artifact artifact = store_.artifact(digest);
-      const std::string backend = artifact.meta.is_object() ? artifact.meta.value("backend", "") : "";
+      const auto named = artifact.meta.find("backend");
+      const std::string backend = named != artifact.meta.end() && named->is_string() ? named->get<std::string>() : "";
       if (!backend.empty()) backends[backend] = code(component(backend));
     }
     ports[port] = std::move(list);

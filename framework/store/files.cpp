@@ -77,12 +77,12 @@ void AsideFile::write(std::span<const std::byte> bytes) {
   }
 }
 
-void AsideFile::commit(const fs::path& target) {
+void AsideFile::commit(const fs::path& target, Durability durability) {
   if (::fsync(fd_.get()) != 0) throw_resource(path_, "write to the disk", errno);
   if (::fchmod(fd_.get(), 0644) != 0) throw_resource(path_, "set the mode of", errno);
   rename_into(path_, target);
   committed_ = true;
-  sync_folder(target.parent_path());
+  if (durability == Durability::name) sync_folder(target.parent_path());
 }
 
 void rename_into(const fs::path& file, const fs::path& target) {

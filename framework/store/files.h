@@ -29,6 +29,9 @@ class FileDescriptor {
 /// do.
 [[noreturn]] void throw_resource(const std::filesystem::path& path, const std::string& doing, int error);
 
+/// What a commit waits for: the file's bytes on the disk, or its name in the folder too.
+enum class Durability { bytes, name };
+
 /// A file written aside. Without commit() the destructor removes it: nothing half-written is ever seen under a final name.
 class AsideFile {
  public:
@@ -36,8 +39,8 @@ class AsideFile {
   explicit AsideFile(const std::filesystem::path& folder);
   ~AsideFile();
   void write(std::span<const std::byte> bytes);
-  /// fsync, mode 0644, rename over `target`, fsync of target's folder (made when absent).
-  void commit(const std::filesystem::path& target);
+  /// fsync, mode 0644, rename over `target` (its folder is made when absent), fsync of the folder.
+  void commit(const std::filesystem::path& target, Durability durability = Durability::name);
   const std::filesystem::path& path() const { return path_; }
 
  private:

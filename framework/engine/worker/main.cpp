@@ -1,7 +1,9 @@
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string_view>
 
+#include "engine/worker/serve.h"
 #include "engine/worker/tools.h"
 #include "sdk/error.h"
 
@@ -19,6 +21,7 @@ int run_tool(int argc, char** argv) {
 /// Started by `espalier` only: `--serve FD` runs stages, `--tool NAME ARG…` does one job and exits.
 int main(int argc, char** argv) {
   try {
+    if (argc == 3 && std::string_view(argv[1]) == "--serve") return espalier::serve(std::atoi(argv[2]));
     if (argc >= 3 && std::string_view(argv[1]) == "--tool") return run_tool(argc - 2, argv + 2);
     std::fprintf(stderr, "espalier-worker is started by espalier; it has no use of its own\n");
     return 2;
