@@ -34,16 +34,17 @@ if(NOT torch_version)
 endif()
 string(REGEX REPLACE ".*MAJOR ([0-9]+).*MINOR ([0-9]+).*" "\\1.\\2" ESPALIER_TORCH_MAJOR_MINOR "${torch_version}")
 set(ESPALIER_CXX_ABI "cxx11-gnu")
-foreach(name c10 torch_cpu)
-  add_library(Espalier::${name} SHARED IMPORTED)
-  set_target_properties(Espalier::${name} PROPERTIES IMPORTED_LOCATION ${ESPALIER_TORCH_ROOT}/lib/lib${name}.so
-    IMPORTED_NO_SONAME ON)
-endforeach()
 add_library(espalier_torch INTERFACE)
 target_include_directories(espalier_torch SYSTEM INTERFACE ${ESPALIER_TORCH_ROOT}/include ${ESPALIER_TORCH_ROOT}/include/torch/csrc/api/include)
 target_link_options(espalier_torch INTERFACE -L${ESPALIER_TORCH_ROOT}/lib)
 target_link_libraries(espalier_torch INTERFACE -ltorch_cpu -lc10)
 target_compile_options(espalier_torch INTERFACE -Wno-unused-parameter)
+
+foreach(needed onnx/onnx-ml.proto openvino/include)
+  if(NOT EXISTS ${ESPALIER_SITE}/${needed})
+    message(FATAL_ERROR "${ESPALIER_SITE}/${needed} is missing. Run `./espalier setup` once, or name its folder with -DESPALIER_DEPS=…")
+  endif()
+endforeach()
 
 find_package(Boost 1.81 REQUIRED)                 # Boost.DLL, header only
 find_package(TBB REQUIRED)

@@ -69,16 +69,18 @@ install_packages() {
 
 pip() { "$deps/pip/bin/python" -m pip --disable-pip-version-check "$@"; }
 
+# A LibTorch that the user brings is used instead of ours.
+own_torch() { [ -n "${Torch_DIR-}" ] || [ -n "${CMAKE_PREFIX_PATH-}" ]; }
+
 # A set of Python packages into a folder, whole or not at all.
 unpack_packages() {  # KIND FOLDER
-  [ -e "$deps/$2/.complete" ] && return 0
+  [ -e "$deps/$2/.complete" ] && { [ "$1" != site ] || [ -d "$deps/site/torch" ] || own_torch; } && return 0
   say "unpacking ($1): $(pinned "$1" | tr '\n' ' ')"
   rm -rf "$deps/$2.part"
   wanted=
   for name in $(pinned "$1"); do
-    # A LibTorch that the user brings is used instead of ours.
     if [ "$name" = torch ]; then
-      { [ -n "${Torch_DIR-}" ] || [ -n "${CMAKE_PREFIX_PATH-}" ]; } && { say "using your LibTorch (Torch_DIR or CMAKE_PREFIX_PATH)"; continue; }
+      own_torch && { say "using your LibTorch (Torch_DIR or CMAKE_PREFIX_PATH)"; continue; }
       check_torch
     fi
     wanted="$wanted $name==$(version_of "$1" "$name")"
@@ -111,12 +113,16 @@ test_environment() {
   wanted=
   for name in $(pinned test); do wanted="$wanted $name==$(version_of test "$name")"; done
   "$deps/test-venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps $wanted || stop "pip could not install:$wanted"
-  for site in "$deps"/test-venv/lib/python3*/site-packages; do echo "$deps/site" >"$site/espalier.pth"; done
+  for folder in "$deps"/test-venv/lib/python3*/site-packages; do
+    echo "$deps/site" >"$folder/espalier.pth"
+    # A LibTorch of the user's own may be no Python package: the oracles then use that wheel's folder, if it is one.
+    own_torch && [ -n "${Torch_DIR-}" ] && (cd "$Torch_DIR/../../../.." && pwd) >>"$folder/espalier.pth"
+  done
   : >"$deps/test-venv/.complete"
 }
 
 quickstart_data() {
-  [ -e "$ESPALIER_ROOT/pipelines/data" ] && return 0
+  [ -e "$ESPALIER_ROOT/pipelines/data" ] && [ ! -L "$ESPALIER_ROOT/pipelines/data" ] && return 0
   ln -sfn "$deps/data" "$ESPALIER_ROOT/pipelines/data"
 }
 
