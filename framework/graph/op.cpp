@@ -21,6 +21,7 @@ std::string_view plain_domain(std::string_view domain) { return domain == "ai.on
 
 // Larger integer tensors are data, not shape arithmetic.
 constexpr std::int64_t kMostContent = 256;
+constexpr std::size_t kHighestRank = 64;  // as in NumPy
 
 ValueInfo info_of(const Tensor& tensor) {
   ValueInfo info{tensor.dtype, Shape(tensor.shape.begin(), tensor.shape.end()), std::nullopt, true};
@@ -36,6 +37,8 @@ ValueInfo unknown() { return {DType::undefined, {}, std::nullopt, false}; }
 
 void check(const Node& node, std::size_t slot, const ValueInfo& info) {
   if (!info.rank_known) return;
+  if (info.shape.size() > kHighestRank)
+    throw_invalid("output " + std::to_string(slot) + " has rank " + std::to_string(info.shape.size()), label(node));
   for (const Dim& d : info.shape)
     if (d.known() && d.constant() < 0)
       throw_invalid("output " + std::to_string(slot) + " would have shape " + text(info.shape), label(node));
@@ -211,13 +214,17 @@ RegisterOperator::RegisterOperator(Operator op) {
 ValueMap infer(const Graph& graph) {
   ValueMap values;
   for (const Value& v : graph.inputs) {
+    if (v.shape.size() > kHighestRank) throw_invalid("the input has rank " + std::to_string(v.shape.size()), "'" + v.name + "'");
     for (const Dim& d : v.shape)
       if (d.known() && d.constant() < 0) throw_invalid("an input has shape " + text(v.shape), "'" + v.name + "'");
     if (!values.emplace(v.name, ValueInfo{v.dtype, v.shape, std::nullopt, true}).second)
       throw_invalid("the input is defined twice", "'" + v.name + "'");
   }
-  for (const auto& [name, tensor] : graph.initializers)
+  for (const auto& [name, tensor] : graph.initializers) {
+    if (tensor.shape.size() > kHighestRank)
+      throw_invalid("the tensor has rank " + std::to_string(tensor.shape.size()), "'" + name + "'");
     if (!values.emplace(name, info_of(tensor)).second) throw_invalid("the initializer is also an input", "'" + name + "'");
+  }
   for (const Node& node : graph.nodes) {
     for (const std::string& i : node.inputs)
       if (!i.empty() && !values.contains(i)) throw_invalid("input '" + i + "' is not defined before the node", label(node));

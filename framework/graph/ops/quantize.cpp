@@ -1,0 +1,101 @@
+/// DequantizeLinear and QuantizeLinear: one scale, one per index of `axis`, or (opset 21) one per block of `block_size` on it.
+#include "graph/ops/rules.h"
+
+namespace espalier {
+namespace {
+
+using namespace ops;
+
+enum class Grain { tensor, channel, block };
+
+struct Scales {
+  Grain grain;
+  std::size_t axis;
+  std::int64_t block;
+};
+
+Scales scales(const NodeView& view) {
+  const Shape &x = view.in(0).shape, &scale = view.in(1).shape;
+  const std::int64_t block = view.node.integer("block_size", 0);
+  if (block < 0) view.fail("block_size is " + std::to_string(block));
+  if (block == 0 && (scale.empty() || (scale.size() == 1 && scale[0] == Dim(1)))) {
+    // A scale of one element serves all, whatever the axis.
+    return {Grain::tensor, 0, 0};
+  }
+  const std::size_t axis = view.axis("axis", 1, x.size());
+  if (block == 0) {
+    check_rank(view, 1, 1);
+    check_equal(view, scale[0], x[axis], "scales against axis " + std::to_string(axis));
+    return {Grain::channel, axis, 0};
+  }
+  check_rank(view, 1, x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    if (i != axis)
+      check_equal(view, scale[i], x[i], "axis " + std::to_string(i) + " of the scales");
+    else if (x[i].known())
+      check_equal(view, scale[i], floor_div(x[i] + (block - 1), block), "blocks of the scales");
+  }
+  return {Grain::block, axis, block};
+}
+
+void check_zero_point(const NodeView& view) {
+  if (!view.has(2)) return;
+  const Shape &zero = view.in(2).shape, &scale = view.in(1).shape;
+  check_rank(view, 2, scale.size());
+  for (std::size_t i = 0; i < scale.size(); ++i) check_equal(view, zero[i], scale[i], "zero points against scales");
+}
+
+DType stated(const NodeView& view, DType otherwise) {
+  const auto given = view.node.integer("output_dtype", 0);
+  if (given < 0 || given > static_cast<std::int64_t>(DType::i4)) view.fail("output_dtype is " + std::to_string(given));
+  return given == 0 ? otherwise : static_cast<DType>(given);
+}
+
+std::vector<ValueInfo> infer_dequantize(const NodeView& view) {
+  scales(view);
+  check_zero_point(view);
+  if (view.has(2)) same_types(view, {0, 2});
+  if (!is_floating(view.in(1).dtype)) view.fail("the scales are of type " + std::string(to_string(view.in(1).dtype)));
+  return {value(stated(view, view.in(1).dtype), view.in(0).shape)};
+}
+
+std::vector<ValueInfo> infer_quantize(const NodeView& view) {
+  scales(view);
+  check_zero_point(view);
+  const DType type = view.has(2) ? view.in(2).dtype : stated(view, DType::u8);
+  return {value(type, view.in(0).shape)};
+}
+
+void axes_quantize(const NodeView& view, AxisMaps& maps) {
+  link_all(view, maps, 0);
+  const Scales s = scales(view);
+  const Shape& x = view.in(0).shape;
+  for (std::size_t slot = 1; slot < 3; ++slot) {
+    if (!view.has(slot) || s.grain == Grain::tensor) continue;
+    if (s.grain == Grain::channel) {
+      maps.same(AxisMaps::in(slot, 0), AxisMaps::in(0, s.axis));
+      continue;
+    }
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (i != s.axis) {
+        maps.same(AxisMaps::in(slot, i), AxisMaps::in(0, i));
+      } else if (x[i].known() && x[i].value() % s.block == 0) {
+        maps.blocks(AxisMaps::in(0, i), s.block, AxisMaps::in(slot, i), 1);
+      } else {
+        maps.pin(AxisMaps::in(0, i), "the last block is not whole");
+        maps.pin(AxisMaps::in(slot, i), "the last block is not whole");
+      }
+    }
+  }
+}
+
+const bool registered = [] {
+  for (int since : {10, 13, 19, 21, 23}) {
+    RegisterOperator({"DequantizeLinear", "", since, infer_dequantize, axes_quantize, nullptr, nullptr, true});
+    RegisterOperator({"QuantizeLinear", "", since, infer_quantize, axes_quantize, nullptr, nullptr, true});
+  }
+  return true;
+}();
+
+}  // namespace
+}  // namespace espalier

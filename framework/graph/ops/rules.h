@@ -1,0 +1,57 @@
+#pragma once
+/// What the operators' files share: broadcasting, axis lists, windows, links of whole values.
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "graph/op.h"
+
+namespace espalier::ops {
+
+using Integers = std::vector<std::int64_t>;
+using Content = std::optional<std::vector<Dim>>;
+
+ValueInfo value(DType type, Shape shape, Content content = std::nullopt);
+/// A dimension that only running tells, named after the node's output so that it equals nothing else.
+Dim opaque(const NodeView& view, std::size_t slot, std::size_t axis);
+
+/// NumPy's broadcasting of two shapes. A symbol against a known length takes the known one.
+Shape broadcast(const NodeView& view, const Shape& a, const Shape& b);
+/// Throws unless the inputs' element types (where known) are equal.
+void same_types(const NodeView& view, const std::vector<std::size_t>& inputs);
+/// Throws unless input i has this rank.
+void check_rank(const NodeView& view, std::size_t input, std::size_t rank);
+/// Throws when both are known and differ.
+void check_equal(const NodeView& view, const Dim& a, const Dim& b, const std::string& what);
+
+/// Negative axes counted from the end, sorted; throws for one outside the rank or given twice.
+std::vector<std::size_t> normalized(const NodeView& view, const Integers& axes, std::size_t rank);
+/// The list `attribute`, or from opset where it is one, input `slot`. Nothing when neither is there; throws when it is not
+/// constant.
+std::optional<Integers> attribute_or_input(const NodeView& view, const char* attribute, std::size_t slot);
+
+/// Links every axis of input `slot` with the same axis of output `out`.
+void link_all(const NodeView& view, AxisMaps& maps, std::size_t slot, std::size_t out = 0);
+/// Links input `slot`, aligned right by broadcasting, with output 0: an axis of length 1 against n is not linked.
+void link_broadcast(const NodeView& view, AxisMaps& maps, std::size_t slot);
+void pin_input(const NodeView& view, AxisMaps& maps, std::size_t slot, const std::string& reason);
+void pin_output(const NodeView& view, AxisMaps& maps, std::size_t slot, const std::string& reason);
+
+/// How a window slides along one axis (convolutions, pools).
+struct Window {
+  std::int64_t kernel = 1, stride = 1, dilation = 1, pad_begin = 0, pad_end = 0;
+};
+/// The windows of a node, from strides, dilations, pads; `kernel` per spatial axis.
+std::vector<Window> windows(const NodeView& view, const Integers& kernel);
+/// Spatial output lengths for input 0, [batch, channels, spatial…]. Honours auto_pad and ceil_mode.
+Shape slide(const NodeView& view, const std::vector<Window>& windows);
+
+/// Elements of a shape under bindings.
+double elements(const Shape& shape, const Bindings& bindings);
+/// A rank-1 int64 constant.
+Tensor index_list(const Integers& values);
+/// Length of (value, axis) after a cut; the length before where it is not cut.
+Dim kept_length(const Adjust& adjust, const std::string& value, std::size_t axis);
+
+}  // namespace espalier::ops
