@@ -63,7 +63,7 @@ std::optional<LoadedRecipe> load(const CommonOptions& common, const RecipeArgume
       if (d.severity == "error" || !common.quiet) std::fputs(render(d, result.source, common.colour_err).c_str(), stderr);
   }
   if (failed) return std::nullopt;
-  return LoadedRecipe{std::move(catalog), std::move(result.plan.value())};
+  return LoadedRecipe{std::move(catalog), std::move(result.plan.value()), std::move(result.diagnostics)};
 }
 
 const Stage& require_stage(const Plan& plan, const std::string& name) {

@@ -70,6 +70,7 @@ struct RecipeArguments {
 struct LoadedRecipe {
   Catalog catalog;
   Plan plan;
+  std::vector<Diagnostic> warnings;  ///< printed already, unless quiet
 };
 /// Reads and checks the recipe against the installed plugins. Diagnostics go to stderr as text, or with --json to stdout as
 /// {"schema":1,"ok":false,"diagnostics":[…]}; nothing is returned when one of them is an error: `return 2`.

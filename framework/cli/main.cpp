@@ -32,6 +32,7 @@ void add_common(CLI::App& app, CommonOptions& common) {
 }
 
 std::string examples_text(const std::vector<std::string>& examples) {
+  if (examples.empty()) return {};
   std::string text = "Examples:\n";
   for (const auto& example : examples) text += "  " + example + "\n";
   return text;
@@ -90,7 +91,8 @@ int run_program(int argc, char** argv, CommonOptions& common) {
     if (word == "--store") ++i;
     if (word.starts_with("-")) continue;
     const auto& all = commands();
-    if (std::none_of(all.begin(), all.end(), [&](const Command& c) { return c.name == word; })) return unknown_command(std::string(word));
+    if (std::none_of(all.begin(), all.end(), [&](const Command& c) { return c.name == word; }))
+      return unknown_command(std::string(word));
     break;
   }
   try {
