@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 
 #include "sdk/error.h"
@@ -172,7 +173,10 @@ bool Dispatcher::start(Pending& pending) {
   JobOutcome outcome;
   try {
     const bool first = running_.empty();
-    if (first) machine_ = store_.try_machine(pending.job.stage->component->exclusive);
+    if (first) {
+      machine_.reset();
+      machine_ = store_.try_machine(pending.job.stage->component->exclusive);
+    }
     if (!machine_) return false;
     outcome.lock = store_.try_lock(pending.job.key);
     if (!outcome.lock) return false;
@@ -183,7 +187,7 @@ bool Dispatcher::start(Pending& pending) {
         return true;
       }
     outcome.folder = store_.job_folder(pending.job.key);
-    launch(pending, std::move(outcome));
+    launch(pending, outcome);
   } catch (const Error& error) {
     outcome.kind = JobOutcome::Kind::failed;
     outcome.error = failure(error);
@@ -192,7 +196,7 @@ bool Dispatcher::start(Pending& pending) {
   return true;
 }
 
-void Dispatcher::launch(Pending& pending, JobOutcome outcome) {
+void Dispatcher::launch(Pending& pending, JobOutcome& outcome) {
   const fs::path folder = outcome.folder;
   const FileDescriptor request = memory_file("request", pending.job.request(folder, store_.scratch(pending.job.key)));
   const FileDescriptor log(::open((folder / "log").c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));

@@ -59,7 +59,7 @@ class Dispatcher {
   void start_what_may();
   bool may_start(const Pending& pending) const;
   bool start(Pending& pending);
-  void launch(Pending& pending, JobOutcome outcome);
+  void launch(Pending& pending, JobOutcome& outcome);
   void read_channel(Running& job);
   void handle_line(Running& job, std::string_view line);
   void read_control();

@@ -20,8 +20,10 @@ struct StageResult {
   double seconds = 0;
   std::optional<Digest> key;
   std::optional<ActionEntry> entry;
+  std::optional<Digest> log;  ///< blob: what the stage printed; of a failed stage too
   struct Failure {
     std::string code, message, where, hint;
+    std::string tail;  ///< the last lines of the stage's log
   };
   std::optional<Failure> error;
 };
