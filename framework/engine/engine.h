@@ -23,7 +23,7 @@ struct StageResult {
   std::optional<Digest> log;  ///< blob: what the stage printed; of a failed stage too
   struct Failure {
     std::string code, message, where, hint;
-    std::string tail;  ///< the last lines of the stage's log
+    std::string tail{};  ///< the last lines of the stage's log
   };
   std::optional<Failure> error;
 };

@@ -368,7 +368,6 @@ void Execution::fail(Step& step, StageResult::Failure cause) {
 }
 
 void Execution::done(Step& step, StageStatus status) {
-  step.needs_work = step.outcome.has_value();
   step.result.status = status;
   observer_.finished(*step.stage, step.result);
 }
