@@ -17,6 +17,7 @@ struct PackageSpec {
   std::string runtime;                                 ///< "openvino 2026.4.1"
   std::map<std::string, std::filesystem::path> files;  ///< name in the package → file to take over
   Json options = Json::object();                       ///< what the backend needs to open it again (precision hint, …)
+  Json provenance = Json::object();                    ///< recipe, stages, keys, as far as known; the model's digest is added
 };
 Artifact save_package(Context& context, const Graph& model, const Artifact& model_artifact, const PackageSpec& spec);
 
