@@ -64,9 +64,10 @@ std::uint64_t byte_size(DType type, std::int64_t count) {
   if (width == 0) throw_invalid("elements of type " + std::string(to_string(type)) + " have no fixed size");
   if (count < 0) throw_invalid("a tensor cannot have " + std::to_string(count) + " elements");
   const auto n = static_cast<std::uint64_t>(count);
-  if (n > (std::numeric_limits<std::uint64_t>::max() - 7) / width)
+  if (width < 8) return n / 2 + n % 2;  // two to a byte
+  if (n > std::numeric_limits<std::uint64_t>::max() / (width / 8))
     throw_invalid(std::to_string(count) + " elements of " + std::string(to_string(type)) + " overflow a 64-bit size");
-  return (n * width + 7) / 8;
+  return n * (width / 8);
 }
 
 bool is_floating(DType type) {
