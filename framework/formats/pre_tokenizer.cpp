@@ -9,6 +9,9 @@ constexpr const char* kDamaged = "the tokenizer is damaged";
 // GPT-2's pattern (Radford et al., 2019), which ByteLevel applies by itself.
 constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
+// Digits goes by its own tables, which are those of Unicode 17.
+constexpr const char* kNumeric = R"([\p{N}\x{11de0}-\x{11de9}\x{16ff4}-\x{16ff6}])";
+
 bool flag(const Json& json, const char* key, bool fallback) {
   const auto found = json.find(key);
   return found == json.end() || !found->is_boolean() ? fallback : found->get<bool>();
@@ -48,7 +51,8 @@ void PreTokenizer::add(const Json& json, const std::string& where) {
     return;
   }
   if (type == "Digits") {
-    step.pattern.emplace_back(flag(json, "individual_digits", false) ? R"(\p{N})" : R"(\p{N}+)", where);
+    const std::string numeric = kNumeric;
+    step.pattern.emplace_back(flag(json, "individual_digits", false) ? numeric : numeric + "+", where);
   } else if (type == "ByteLevel") {
     byte_level_ = true;
     step.prefix_space = flag(json, "add_prefix_space", true);

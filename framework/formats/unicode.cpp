@@ -19,21 +19,42 @@ constexpr std::size_t kMaxPattern = 64 * 1024;
 // PCRE's \s also takes U+180E, which Unicode moved out of White_Space.
 constexpr std::string_view kSpace = R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
 
-/// The pattern with `\s` and `\S` spelled out.
-std::string spelled_out(const std::string& pattern) {
+// Letters and numbers of Unicode 15 and 16 (DerivedGeneralCategory.txt), for a PCRE built with the tables of Unicode 14: the ids of
+// a text may not depend on the machine. Oniguruma, which Hugging Face's tokenizers use, has those of Unicode 16.
+constexpr std::string_view kNewLetters =
+    R"(\x{1c89}-\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65}\x{10d6f}-\x{10d85})"
+    R"(\x{10ec2}-\x{10ec4}\x{1123f}-\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e}\x{11390}-\x{113b5}\x{113b7})"
+    R"(\x{113d1}\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10}\x{11f12}-\x{11f33}\x{1342f})"
+    R"(\x{13441}-\x{13446}\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c}\x{18cff}\x{1b132}\x{1b155})"
+    R"(\x{1df25}-\x{1df2a}\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed}\x{1e5f0}\x{2b739})"
+    R"(\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
+constexpr std::string_view kNewNumbers =
+    R"(\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139})"
+    R"(\x{16d70}-\x{16d79}\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})";
+
+/// What stands in a character class for `\s`, `\p{L}` or `\p{N}` at the front of `rest`, and its length; "" for anything else.
+std::pair<std::string, std::size_t> spelled_class(std::string_view rest) {
+  const auto starts = [&](std::string_view with) { return rest.substr(0, with.size()) == with; };
+  if (starts("\\s") || starts("\\S")) return {std::string(kSpace), 2};
+  if (starts("\\p{L}") || starts("\\P{L}")) return {fmt::format("\\p{{L}}{}", kNewLetters), 5};
+  if (starts("\\p{N}") || starts("\\P{N}")) return {fmt::format("\\p{{N}}{}", kNewNumbers), 5};
+  return {};
+}
+
+/// The pattern with white space, letters and numbers spelled out. Negated ones inside a class stay PCRE's own.
+std::string spelled_out(std::string_view pattern) {
   std::string out;
   bool in_class = false;
   for (std::size_t i = 0; i < pattern.size(); ++i) {
     const char c = pattern[i];
     if (c == '\\' && i + 1 < pattern.size()) {
-      const char escaped = pattern[++i];
-      if (escaped == 's') {
-        out += in_class ? std::string(kSpace) : fmt::format("[{}]", kSpace);
-      } else if (escaped == 'S' && !in_class) {
-        out += fmt::format("[^{}]", kSpace);
+      const bool negated = pattern[i + 1] == 'S' || pattern[i + 1] == 'P';
+      const auto [members, length] = spelled_class(pattern.substr(i));
+      if (length > 0 && !(negated && in_class)) {
+        out += in_class ? members : fmt::format("[{}{}]", negated ? "^" : "", members);
+        i += length - 1;
       } else {
-        out += c;
-        out += escaped;
+        out += pattern.substr(i++, 2);
       }
       continue;
     }
