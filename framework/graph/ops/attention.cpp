@@ -76,7 +76,7 @@ std::vector<ValueInfo> infer_attention(const NodeView& view) {
   if (view.has(3)) {
     const Shape& mask = view.in(3).shape;
     const Shape scores{h.batch, h.q, h.queries, total};
-    if (mask.size() < 2 || mask.size() > 4) view.fail("attn_mask has shape " + text(mask) + ", rank 2 to 4 is needed");
+    if (mask.empty() || mask.size() > 4) view.fail("attn_mask has shape " + text(mask) + ", rank 1 to 4 is needed");
     for (std::size_t i = 0; i < mask.size(); ++i)
       if (mask[i] != Dim(1) && i + 1 < mask.size())
         check_equal(view, mask[i], scores[i + 4 - mask.size()], "axis " + std::to_string(i) + " of attn_mask");

@@ -1,4 +1,5 @@
 #include "graph/ops/rules.h"
+#include "sdk/error.h"
 
 namespace espalier {
 namespace {
@@ -11,7 +12,9 @@ std::vector<ValueInfo> infer_batch_norm(const NodeView& view) {
   if (x.shape.size() < 2) view.fail("input 0 of shape " + text(x.shape) + " has no channels");
   bool training = view.node.integer("training_mode", 0) != 0;
   for (std::size_t i = 1; i < view.node.outputs.size(); ++i) training = training || !view.node.outputs[i].empty();
-  if (training) view.fail("the training form is not supported; export the model in evaluation mode");
+  if (training)
+    throw_unsupported("BatchNormalization in its training form is refused", "node '" + view.node.name + "' (BatchNormalization)",
+                      "export the model in evaluation mode");
   for (std::size_t slot = 1; slot < 5; ++slot) {
     check_rank(view, slot, 1);
     check_equal(view, view.in(slot).shape[0], x.shape[1], "input " + std::to_string(slot) + " against the channels");

@@ -1,5 +1,6 @@
 /// Values made of lengths: Shape, Size, ConstantOfShape, Range, Expand.
 #include <algorithm>
+#include <cmath>
 
 #include "graph/ops/rules.h"
 
@@ -105,11 +106,25 @@ void axes_constant_of_shape(const NodeView& view, AxisMaps& maps) {
   pin_output(view, maps, 0, "a value made from lengths");
 }
 
+/// The length of a range of floating constants.
+std::optional<std::int64_t> constant_length(const NodeView& view) {
+  double v[3];
+  for (std::size_t i = 0; i < 3; ++i) {
+    const Tensor* tensor = view.constant(i);
+    if (!tensor || !is_floating(tensor->dtype) || bits(tensor->dtype) < 16) return std::nullopt;
+    v[i] = tensor->numbers()[0];
+  }
+  const double n = std::ceil((v[1] - v[0]) / v[2]);
+  if (!(std::fabs(n) < 1e15)) view.fail("a range without end");
+  return n > 0 ? static_cast<std::int64_t>(n) : 0;
+}
+
 std::vector<ValueInfo> infer_range(const NodeView& view) {
   same_types(view, {0, 1, 2});
   const DType type = view.in(0).dtype;
   for (std::size_t i = 0; i < 3; ++i)
     if (const auto n = element_count(view.in(i).shape); n && *n != 1) view.fail("input " + std::to_string(i) + " is no scalar");
+  if (const auto n = constant_length(view)) return {value(type, {*n})};
   const auto &start = view.in(0).content, &limit = view.in(1).content, &delta = view.in(2).content;
   if (!start || !limit || !delta || !(*delta)[0].known()) return {value(type, {opaque(view, 0, 0)})};
   const Dim step = (*delta)[0];
