@@ -49,6 +49,9 @@ class ChannelClasses {
   void pin_value(std::string_view value, std::string reason);
   void mark(Axis axis, bool pinned, std::string reason);
   void pin_unmapped(std::size_t index);
+  void find_inexact_sums();
+  bool output_is_zero(std::size_t index, const AxisMaps::Port& out) const;
+  bool is_zero(const std::string& value, std::size_t axis) const;
   void settle();
 
   const Graph& graph_;
@@ -64,6 +67,7 @@ class ChannelClasses {
     std::uint32_t reason;
   };
   std::vector<Marked> marked_;
+  std::unordered_map<std::string_view, std::vector<char>> zero_;  ///< by value and axis: zero in channels that a mask took
 };
 
 }  // namespace espalier
