@@ -1,0 +1,191 @@
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/mul.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
+#include <catch2/matchers/catch_matchers_floating_point.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cmath>
+
+#include "formats/model_artifact.h"
+#include "run/dataset.h"
+#include "run/metric.h"
+#include "run/session.h"
+#include "run/training.h"
+#include "toy_model.h"
+
+using namespace espalier;
+using namespace espalier::test;
+using Catch::Matchers::ContainsSubstring;
+using Catch::Matchers::WithinRel;
+
+namespace {
+
+std::vector<CoupledGroup> groups_of(const Graph& graph) { return coupled_groups(graph, infer(graph)); }
+
+const CoupledGroup& group_with(const std::vector<CoupledGroup>& groups, const std::string& tensor) {
+  for (const auto& group : groups) {
+    for (const auto& member : group.members) {
+      if (member.tensor == tensor && group.members.size() < 5) return group;
+    }
+  }
+  throw Error(ErrorCode::internal, "no group touches " + tensor);
+}
+
+Scores score(TestContext& context, const std::string& metric, const Json& params, const Artifact& model,
+             const Artifact* data = nullptr) {
+  std::map<std::string, Artifact> inputs{{"model", model}};
+  if (data) inputs["data"] = *data;
+  context.run(metric, params, inputs);
+  return load_scores(context, context.outputs.at("scores"));
+}
+
+/// Walks the elements of one slice of a tensor.
+template <class Visit>
+void each_element(const Tensor& tensor, std::size_t axis, std::int64_t index, Visit visit) {
+  std::int64_t inner = 1;
+  for (std::size_t d = axis + 1; d < tensor.shape.size(); ++d) inner *= tensor.shape[d];
+  for (std::int64_t i = 0; i < tensor.count(); ++i) {
+    if (i / inner % tensor.shape[axis] == index) visit(std::size_t(i));
+  }
+}
+
+/// The graph with one unit's slices of one member scaled by `factor`.
+Graph scaled(Graph graph, const CoupledGroup& group, std::size_t unit, const std::string& tensor, float factor) {
+  const Tensor& old = *graph.initializer(tensor);
+  std::vector<float> values(old.as<float>().begin(), old.as<float>().end());
+  for (const auto& slice : group.units[unit]) {
+    const auto& member = group.members[slice.member];
+    if (member.tensor != tensor) continue;
+    for (auto index : slice.indices) each_element(old, member.axis, index, [&](std::size_t i) { values[i] *= factor; });
+  }
+  graph.initializers[tensor] = Tensor::of(DType::f32, old.shape, values);
+  return graph;
+}
+
+}  // namespace
+
+TEST_CASE("magnitude is the norm of all slices of a unit") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const auto model = save_model(context, graph);
+  const auto groups = groups_of(graph);
+  const bool producers = GENERATE(false, true);
+  const int p = GENERATE(1, 2);
+  CAPTURE(p, producers);
+  const auto scores = score(context, "metric/magnitude", {{"p", p}, {"members", producers ? "producers" : "all"}}, model);
+  REQUIRE(scores.size() == groups.size());
+  for (const auto& group : groups) {
+    const auto& own = scores.at(group.id);
+    REQUIRE(own.size() == group.units.size());
+    for (std::size_t u : {std::size_t(0), group.units.size() - 1}) {
+      double sum = 0;
+      for (const auto& slice : group.units[u]) {
+        const auto& member = group.members[slice.member];
+        const Tensor& tensor = *graph.initializer(member.tensor);
+        if (tensor.dtype != DType::f32 || (producers && !member.producer)) continue;
+        const auto values = tensor.as<float>();
+        for (auto index : slice.indices) {
+          each_element(tensor, member.axis, index, [&](std::size_t i) { sum += std::pow(std::abs(double(values[i])), p); });
+        }
+      }
+      CHECK_THAT(own[u], WithinRel(p == 1 ? sum : std::sqrt(sum), 1e-9));
+    }
+  }
+}
+
+TEST_CASE("magnitude normalises by group") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  for (const auto& [id, own] : score(context, "metric/magnitude", {{"normalise", "mean"}}, model)) {
+    double sum = 0;
+    for (double s : own) sum += s;
+    CHECK_THAT(sum / double(own.size()), WithinRel(1.0, 1e-6));
+  }
+  for (const auto& [id, own] : score(context, "metric/magnitude", {{"normalise", "max"}}, model)) {
+    CHECK_THAT(*std::max_element(own.begin(), own.end()), WithinRel(1.0, 1e-6));
+  }
+}
+
+TEST_CASE("taylor is the slope of the loss along a unit's weights") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const auto model = save_model(context, graph);
+  const auto data = toy_dataset(context, 1, 24, 5);
+  const auto groups = groups_of(graph);
+  const auto scores = score(context, "metric/taylor", {{"samples", 1}}, model, &data);
+  const float step = 1e-3f;
+  for (const std::string tensor :
+       {"model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight", "model.layers.1.self_attn.o_proj.weight"}) {
+    const auto& group = group_with(groups, tensor);
+    const auto& own = scores.at(group.id);
+    const double largest = *std::max_element(own.begin(), own.end());
+    for (std::size_t u = 0; u < group.units.size(); u += 5) {
+      CAPTURE(group.id, u);
+      const double up = loss_of(scaled(graph, group, u, tensor, 1 + step), context, data, true);
+      const double down = loss_of(scaled(graph, group, u, tensor, 1 - step), context, data, true);
+      CHECK(std::abs(own[u] - std::abs(up - down) / (2 * step)) < 2e-3 * largest);
+    }
+  }
+}
+
+TEST_CASE("taylor agrees with gradients taken by hand") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const auto model = save_model(context, graph);
+  const auto data = toy_dataset(context, 4, 16, 6);
+  const auto groups = groups_of(graph);
+  const bool per_pass = GENERATE(true, false);
+  const auto scores =
+      score(context, "metric/taylor",
+            {{"samples", 4}, {"batch", 2}, {"members", "producers"}, {"absolute", per_pass ? "pass" : "data"}}, model, &data);
+
+  const auto& group = group_with(groups, "model.layers.0.mlp.gate_proj.weight");
+  std::vector<double> expected(group.units.size()), sum(group.units.size());
+  const TokenDataset windows(context, data);
+  for (const auto& pass : {std::vector<std::int64_t>{0, 1}, {2, 3}}) {
+    Session session(graph);
+    session.train({"model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight"});
+    const auto batch = windows.batch(pass);
+    causal_cross_entropy(session.run(batch, {"logits"}).at("logits"), batch.at("input_ids")).backward();
+    for (std::size_t u = 0; u < group.units.size(); ++u) {
+      double s = 0;
+      for (const auto& name : session.trainable()) {
+        const auto weight = session.parameter(name);
+        s += at::mul(weight.detach(), weight.grad()).select(1, std::int64_t(u)).sum().item<double>() / 2;
+      }
+      expected[u] += std::abs(s);
+      sum[u] += s;
+    }
+  }
+  if (!per_pass) std::transform(sum.begin(), sum.end(), expected.begin(), [](double s) { return std::abs(s); });
+  const auto& own = scores.at(group.id);
+  const double largest = *std::max_element(own.begin(), own.end());
+  for (std::size_t u = 0; u < own.size(); ++u) CHECK(std::abs(own[u] - expected[u]) < 1e-4 * largest);
+}
+
+TEST_CASE("taylor says what it lacks") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  CHECK_THROWS_WITH(score(context, "metric/taylor", {}, model), ContainsSubstring("needs data"));
+  auto data = toy_dataset(context, 2, 16, 6);
+  score(context, "metric/taylor", {{"samples", 3}}, model, &data);
+  REQUIRE(context.warnings.size() == 1);
+  CHECK_THAT(context.warnings[0], ContainsSubstring("2 windows"));
+  CHECK(context.reports > 0);
+  data.meta["tokenizer"] = sha256("another").hex();
+  CHECK_THROWS_AS(score(context, "metric/taylor", {}, model, &data), Error);
+  data = toy_dataset(context, 4, 16, 6);
+  context.cancel_after = 1;
+  try {
+    score(context, "metric/taylor", {{"samples", 4}}, model, &data);
+    FAIL("not cancelled");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::cancelled);
+  }
+}
