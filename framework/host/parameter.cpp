@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 
 namespace espalier {
@@ -26,13 +27,23 @@ std::optional<ValueProblem> check_range(const ParameterInfo& p, const Json& valu
   return std::nullopt;
 }
 
-std::optional<ValueProblem> check_choice(const ParameterInfo& p, const std::string& text) {
+std::optional<ValueProblem> check_choice(const ParameterInfo& p, const Json& value) {
+  const std::string text = value.is_string() ? value.get<std::string>() : value.dump();
   if (p.choices.empty() || std::find(p.choices.begin(), p.choices.end(), text) != p.choices.end()) return std::nullopt;
   std::string all;
   for (const auto& choice : p.choices) all += (all.empty() ? "" : ", ") + choice;
   const auto near = nearest(text, p.choices);
-  return ValueProblem{"choice", fmt::format("\"{}\" cannot be {}", p.name, describe_value(text)),
+  return ValueProblem{"choice", fmt::format("\"{}\" cannot be {}", p.name, describe_value(value)),
                       near ? fmt::format("did you mean \"{}\"? allowed: {}", *near, all) : "allowed: " + all};
+}
+
+/// Whether the text of a string would be a value of the type.
+bool means(std::string_view type, std::string_view text) {
+  if (type == "boolean") return text == "true" || text == "false";
+  if (type != "integer" && type != "number") return false;
+  double number = 0;
+  const auto [end, problem] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return problem == std::errc() && end == text.data() + text.size();
 }
 
 /// The integer that a whole float stands for.
@@ -81,16 +92,15 @@ std::optional<ValueProblem> check_scalar(const ParameterInfo& parameter, Json& v
   const auto type = element_type(parameter.type);
   const Json given = value;
   if (!fits_type(type, value)) {
-    std::string hint;
-    if (given.is_string() && (type == "integer" || type == "number" || type == "boolean")) hint = "write it without quotes";
+    const std::string hint = given.is_string() && means(type, given.get_ref<const std::string&>()) ? "write it without quotes" : "";
     return ValueProblem{"type",
                         fmt::format("\"{}\" must be {}, not {}", parameter.name, describe_type(type), describe_value(given)), hint};
   }
   if (type == "integer" || type == "number") {
     if (auto problem = check_range(parameter, value)) return problem;
-    return check_choice(parameter, given.is_number_float() && type == "integer" ? value.dump() : given.dump());
+    return check_choice(parameter, value);
   }
-  if (type == "string") return check_choice(parameter, value.get_ref<const std::string&>());
+  if (type == "string") return check_choice(parameter, value);
   if (type == "path") {
     const auto& text = value.get_ref<const std::string&>();
     if (text.empty() || text.find('\0') != std::string::npos)

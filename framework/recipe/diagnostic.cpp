@@ -57,7 +57,7 @@ std::string render(const Diagnostic& d, const std::string& source, bool colour) 
   if (d.line > 0) place += fmt::format(":{}:{}", d.line, std::max(1, d.column));
   std::string text = fmt::format("{}: {}: {}\n", paint(place, 1),
                                  paint(fmt::format("{}[{}]", d.severity, d.code), warning ? 33 : 31), tame(d.message));
-  if (d.line > 0) {
+  if (d.line > 0 && !source.empty()) {
     const auto [line, caret] = excerpt(line_of(source, d.line), std::max(1, d.column));
     text += fmt::format("{:>5} | {}\n", d.line, line);
     text += fmt::format("      | {}{}\n", std::string(static_cast<std::size_t>(caret), ' '), paint("^", 32));

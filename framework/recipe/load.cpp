@@ -44,7 +44,6 @@ class Loader {
       if (member.key == "recipe" || member.key == "stages") substitution.apply(member.value);
     read_head(root);
     plan_.params = substitution.values();
-    substitution.warn_unused();
     const Member* stages = table(root, "stages");
     if (!stages) {
       if (!root.find("stages"))
@@ -57,6 +56,7 @@ class Loader {
     for (std::size_t i = 0; i < parts_.size(); ++i) read_stage(i);
     const auto order = topological_order(names_, edges_, findings_);
     if (findings_.failed()) return std::nullopt;
+    substitution.warn_unused();  // beside an error it would be noise: a misspelt ${name} leaves its parameter unused
     for (const auto i : order) plan_.stages.push_back(std::move(stages_[i]));
     return std::move(plan_);
   }
@@ -249,8 +249,8 @@ class Loader {
       for (const auto& other : component->outputs)
         if (other.type == port.type && hint.empty()) hint = fmt::format("did you mean \"@{}.{}\"?", producer->stage, other.name);
       findings_.error("port-type", value.at,
-                      fmt::format("the input \"{}\" takes {}, but \"@{}.{}\" is {}", port.name, to_string(port.type),
-                                  producer->stage, producer->port, to_string(output->type)),
+                      fmt::format("the input \"{}\" takes artifacts of type {}, but \"@{}.{}\" gives {}", port.name,
+                                  to_string(port.type), producer->stage, producer->port, to_string(output->type)),
                       hint);
       return std::nullopt;
     }

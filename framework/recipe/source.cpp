@@ -1,6 +1,11 @@
 // The only file that includes toml++. Its parser bounds the nesting of values but not of dotted keys; find_deep_key() does that
 // before.
 #define TOML_MAX_NESTED_VALUES 32
+namespace espalier {
+[[noreturn]] void refuse_by_assertion();
+}
+// Some bad keys run into the parser's own assertions (seen in 3.3): a finding, not the end of the program.
+#define TOML_ASSERT(expr) ((expr) ? void() : ::espalier::refuse_by_assertion())
 #include "recipe/source.h"
 
 #include <fcntl.h>
@@ -16,6 +21,14 @@
 #include "sdk/error.h"
 
 namespace espalier {
+namespace {
+
+struct AssertionFailed {};
+
+}  // namespace
+
+void refuse_by_assertion() { throw AssertionFailed(); }
+
 namespace {
 
 constexpr std::size_t largest_recipe = 4u << 20;
@@ -140,6 +153,34 @@ Position line_start(const std::string& text, Position found) {
   return first == std::string::npos ? found : Position{found.line, static_cast<int>(first - begin) + 1};
 }
 
+/// toml++ says "Error while parsing string: …"; the commonest slip, a missing quote, it calls a control character.
+std::string syntax_message(std::string what) {
+  constexpr std::string_view prefix = "Error while ";
+  if (what.starts_with(prefix)) what.erase(0, prefix.size());
+  if (what.starts_with("parsing string: unescaped control characters"))
+    what = "the string does not end on its line: a quote is missing (or a control character is not escaped)";
+  return what;
+}
+
+/// An assertion has no place: the first line with which the text fails it, found by halving.
+Position assertion_line(const std::string& text) {
+  const auto fails = [&](std::size_t length) {
+    try {
+      static_cast<void>(toml::parse(std::string_view(text).substr(0, length), std::string()));
+    } catch (const AssertionFailed&) {
+      return true;
+    } catch (const toml::parse_error&) {}
+    return false;
+  };
+  std::size_t sound = 0, failing = text.size();  // lengths
+  for (;;) {
+    auto middle = text.rfind('\n', sound + (failing - sound) / 2);
+    if (middle == std::string::npos || middle + 1 <= sound) middle = text.find('\n', sound);
+    if (middle == std::string::npos || middle + 1 >= failing) return position_of(text, sound);
+    (fails(middle + 1) ? failing : sound) = middle + 1;
+  }
+}
+
 }  // namespace
 
 std::optional<std::string> read_recipe_text(const std::filesystem::path& file, Findings& findings) {
@@ -180,6 +221,9 @@ std::optional<Node> parse_toml(const std::string& text, Findings& findings) {
   }
   try {
     return convert(toml::parse(std::string_view(text), std::string()));
+  } catch (const AssertionFailed&) {
+    findings.error("syntax", assertion_line(text), "this line is not TOML", "a line is KEY = VALUE or [TABLE]");
+    return std::nullopt;
   } catch (const toml::parse_error& error) {
     const std::string what(error.description());
     const Position place = at(error.source().begin);
@@ -188,7 +232,7 @@ std::optional<Node> parse_toml(const std::string& text, Findings& findings) {
     else if (what.find("maximum nested value depth") != std::string::npos)
       findings.error("too-deep", place, "values are nested too deeply");
     else
-      findings.error("syntax", place, what);
+      findings.error("syntax", place, syntax_message(what));
     return std::nullopt;
   }
 }

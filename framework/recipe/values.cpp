@@ -18,7 +18,7 @@ std::string came_from(const Node& node) {
 }
 
 void join_hint(std::string& hint, const std::string& more) {
-  if (!more.empty()) hint += (hint.empty() ? "" : "; ") + more;
+  if (!more.empty()) hint += (hint.empty() ? "" : hint.ends_with("?") ? " " : "; ") + more;
 }
 
 /// Another name in the same folder that is nearly the same.
