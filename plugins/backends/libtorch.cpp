@@ -2,6 +2,7 @@
 #include <torch/headeronly/version.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "formats/model_artifact.h"
 #include "formats/onnx.h"
@@ -23,6 +24,41 @@ bool has_past(const Graph& graph) {
   return std::any_of(graph.inputs.begin(), graph.inputs.end(),
                      [](const Value& v) { return v.name.starts_with("past_key_values."); });
 }
+
+/// Refuses tokens that the model does not know and texts that it has no positions for, before they reach a table.
+class Checked final : public LanguageModel {
+ public:
+  Checked(const Graph& graph, const OpenOptions& options, std::string where) : where_(std::move(where)) {
+    for (const Node& node : graph.nodes) {
+      const Tensor* table = node.op == "RotaryEmbedding" ? graph.initializer(node.input(1)) : nullptr;
+      if (table && table->shape.size() == 2) positions_ = std::min(positions_, table->shape[0]);
+    }
+    for (const Value& output : graph.outputs) {
+      if (output.name == "logits" && output.shape.size() == 3) vocabulary_ = output.shape[2].value_or(0);
+    }
+    if (vocabulary_ <= 0) throw_invalid("logits is not [batch, sequence, vocabulary]", where_);
+    model_ = language_model(graph, options);
+  }
+  void reset() override { model_->reset(); }
+  std::int64_t position() const override { return model_->position(); }
+  at::Tensor feed(std::span<const std::int64_t> tokens, bool all) override {
+    for (const std::int64_t token : tokens) {
+      if (token < 0 || token >= vocabulary_)
+        throw_invalid(fmt::format("token {} is outside the vocabulary of {}", token, vocabulary_), where_,
+                      "use the package's own tokenizer");
+    }
+    const std::int64_t total = position() + static_cast<std::int64_t>(tokens.size());
+    if (total > positions_)
+      throw_invalid(fmt::format("{} tokens do not fit: the model knows {} positions", total, positions_), where_,
+                    "shorten the prompt");
+    return model_->feed(tokens, all);
+  }
+
+ private:
+  std::string where_;
+  std::unique_ptr<LanguageModel> model_;
+  std::int64_t vocabulary_ = 0, positions_ = std::numeric_limits<std::int64_t>::max();
+};
 
 /// The embedded default: the graph as it is (with a past, for causal language models), opened by the project's own runner.
 class LibTorch final : public Component, public Runtime {
@@ -49,7 +85,7 @@ class LibTorch final : public Component, public Runtime {
     const Graph graph = read_onnx(package / "model.onnx");
     if (!causal(graph))
       throw_unsupported("this package holds no causal language model", package.string(), "its task is written in package.json");
-    return language_model(graph, options);
+    return std::make_unique<Checked>(graph, options, package.string());
   }
 
   void* interface(std::string_view id) override { return id == Runtime::interface_id ? static_cast<Runtime*>(this) : nullptr; }

@@ -126,7 +126,6 @@ void continue_text(const Json& request) {
   TextStream stream;
   std::string whole;
   std::int64_t made = 0;
-  bool ended = false;
   const auto show = [&](const std::string& text) {
     if (json)
       whole += text;
@@ -135,12 +134,10 @@ void continue_text(const Json& request) {
   };
   const auto start = Clock::now();
   Clock::time_point first = start;
-  generate(*model, prompt, options, [&](std::int32_t token) {
-    if (made++ == 0) first = Clock::now();
-    if (token == stop || token == options.eos) {
-      ended = true;
-      return false;
-    }
+  const std::vector<std::int32_t> ids = generate(*model, prompt, options, [&](std::int32_t token) {
+    if (made == 0) first = Clock::now();
+    if (token == stop) return false;
+    ++made;
     const std::int32_t one[] = {token};
     if (!tokenizer->decode(one, true).empty()) show(stream.push(tokenizer->bytes(token)));  // special tokens are no text
     return true;
@@ -153,9 +150,11 @@ void continue_text(const Json& request) {
     const Json result = {{"schema", 1},
                          {"ok", true},
                          {"text", whole},
+                         {"prompt_ids", prompt},
+                         {"ids", ids},
                          {"prompt_tokens", prompt.size()},
                          {"tokens", made},
-                         {"end", ended ? "stop" : "length"},
+                         {"end", made < options.tokens ? "stop" : "length"},
                          {"prefill_seconds", prefill},
                          {"decode_seconds", decode},
                          {"decode_tokens_per_second", rate}};
