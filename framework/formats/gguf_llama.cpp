@@ -236,6 +236,19 @@ void add_rotary_tables(Graph& graph, const Shape3& m) {
   graph.doc[""] = "Rotary tables are computed in double precision and rounded to single.";
 }
 
+/// attention_mask → [batch, 1, sequence, keys] booleans. The operator would broadcast the third axis itself; ONNX Runtime does not.
+std::string build_mask(Builder& b, Graph& graph) {
+  graph.initializers["mask.axes"] = Tensor::of<std::int64_t>(DType::i64, {2}, {1, 2});
+  graph.initializers["mask.ones"] = Tensor::of<std::int64_t>(DType::i64, {2}, {1, 1});
+  graph.initializers["mask.one"] = Tensor::of<std::int64_t>(DType::i64, {1}, {1});
+  const std::string allowed = b.add("/model/mask", "Cast", {"attention_mask"}, {{"to", static_cast<std::int64_t>(DType::boolean)}});
+  const std::string row = b.add("/model/mask", "Unsqueeze", {allowed, "mask.axes"});
+  const std::string queries =
+      b.add("/model/mask", "Shape", {"position_ids"}, {{"start", std::int64_t{1}}, {"end", std::int64_t{2}}});
+  const std::string shape = b.add("/model/mask", "Concat", {"mask.ones", queries, "mask.one"}, {{"axis", std::int64_t{0}}});
+  return b.add("/model/mask", "Expand", {row, shape});
+}
+
 void build(const GgufFile& file, const Shape3& m, Graph& graph) {
   const Shape tokens{Dim::symbol("batch"), Dim::symbol("sequence")};
   graph.inputs = {{"input_ids", DType::i64, tokens}, {"attention_mask", DType::i64, tokens}, {"position_ids", DType::i64, tokens}};
@@ -243,9 +256,7 @@ void build(const GgufFile& file, const Shape3& m, Graph& graph) {
   Builder b(graph);
   Weights weights(file, graph);
   weights.plain("model.embed_tokens.weight", "token_embd.weight", {m.vocabulary, m.hidden});
-  graph.initializers["mask.axes"] = Tensor::of<std::int64_t>(DType::i64, {2}, {1, 2});
-  const std::string allowed = b.add("/model/mask", "Cast", {"attention_mask"}, {{"to", static_cast<std::int64_t>(DType::boolean)}});
-  const std::string mask = b.add("/model/mask", "Unsqueeze", {allowed, "mask.axes"});
+  const std::string mask = build_mask(b, graph);
   std::string hidden =
       b.add("/model/embed_tokens", "Gather", {"model.embed_tokens.weight", "input_ids"}, {{"axis", std::int64_t{0}}});
   for (std::int64_t n = 0; n < m.layers; ++n) hidden = build_layer(b, weights, m, n, hidden, mask);
