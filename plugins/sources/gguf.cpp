@@ -14,11 +14,11 @@ class GgufSource final : public espalier::Component {
     context.progress({0, 0, "reading " + path.filename().string(), {}});
     auto model = espalier::import_gguf(path);
     context.check_cancelled();
-    if (model.tokenizer) {
-      auto tokenizer = espalier::save_tokenizer(context, *model.tokenizer);
-      model.graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
-      context.output("tokenizer", std::move(tokenizer));
-    }
+    if (!model.tokenizer)
+      espalier::throw_unsupported("the file holds no tokenizer", path.string(), "convert the model with its vocabulary");
+    auto tokenizer = espalier::save_tokenizer(context, *model.tokenizer);
+    model.graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
+    context.output("tokenizer", std::move(tokenizer));
     context.output("model", espalier::save_model(context, model.graph));
     context.figure("parameters", static_cast<double>(model.graph.parameter_count()));
     context.log(espalier::LogLevel::info,

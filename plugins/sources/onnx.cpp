@@ -101,6 +101,12 @@ class OnnxSource final : public Component {
       auto tokenizer = save_tokenizer(context, *Tokenizer::from_json(read_text(where), where.string()));
       graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
       context.output("tokenizer", std::move(tokenizer));
+    } else {
+      // Every declared output must be there; this one says why it is empty.
+      Artifact absent;
+      absent.type = ArtifactType::tokenizer;
+      absent.meta["absent"] = "the stage names no tokenizer_file";
+      context.output("tokenizer", std::move(absent));
     }
     context.output("model", save_model(context, graph));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
@@ -118,7 +124,7 @@ ESPALIER_PLUGIN(R"json({
     "inputs": [],
     "outputs": [
       {"name": "model", "type": "model", "help": "the model as a graph"},
-      {"name": "tokenizer", "type": "tokenizer", "help": "from tokenizer_file; only there when that is given"}
+      {"name": "tokenizer", "type": "tokenizer", "help": "from tokenizer_file; empty when that is not given"}
     ],
     "parameters": [
       {"name": "path", "type": "path", "required": true, "help": "the .onnx file"},

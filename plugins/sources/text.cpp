@@ -75,6 +75,9 @@ class TextSource final : public Component {
                     "parameter stride", "give stride = 0, or part = \"all\"");
     }
     const Artifact& tokenizer_artifact = context.input("tokenizer");
+    if (const auto absent = tokenizer_artifact.meta.value("absent", std::string()); !absent.empty()) {
+      throw_invalid("the tokenizer is empty: " + absent, "port tokenizer", "give that stage a tokenizer, or name another stage's");
+    }
     const auto tokenizer = load_tokenizer(context, tokenizer_artifact);
     const bool bos = params.flag("bos");
     if (bos && tokenizer->bos() < 0) throw_invalid("the tokenizer has no BOS token", "parameter bos", "give bos = false");

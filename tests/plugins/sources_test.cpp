@@ -200,7 +200,10 @@ TEST_CASE("an ONNX model comes in with its external data, which must be declared
   const auto spare = folder.write("spare.data", "x").string();
   context.run("source/onnx", {{"path", path.string()}, {"data", {data.string(), spare}}});
   CHECK(context.warnings.size() == 1);
-  CHECK_FALSE(context.outputs.contains("tokenizer"));
+  const auto empty = context.outputs.at("tokenizer");
+  CHECK(empty.blobs.empty());
+  CHECK_FALSE(context.outputs.at("model").meta.contains("tokenizer"));
+  CHECK_THROWS_WITH(context.run("source/text", {{"files", {spare}}}, {{"tokenizer", empty}}), ContainsSubstring("tokenizer_file"));
   fs::resize_file(data, 4096);
   CHECK_THROWS_WITH(context.run("source/onnx", {{"path", path.string()}, {"data", {data.string()}}}),
                     ContainsSubstring("model.data"));
