@@ -40,7 +40,9 @@ void axes_reduce(const NodeView& view, AxisMaps& maps) {
   for (std::size_t i = 0; i < gone.size(); ++i) {
     if (!gone[i])
       maps.same(AxisMaps::in(0, i), AxisMaps::out(0, o));
-    else if (!sum)
+    else if (sum)
+      maps.reduce(AxisMaps::in(0, i), AxisMaps::in(0, i));
+    else
       maps.whole(AxisMaps::in(0, i), false, view.node.op + " over this axis");
     if (!gone[i] || keep) ++o;
   }
