@@ -74,14 +74,14 @@ void axes_quantize(const NodeView& view, AxisMaps& maps) {
   for (std::size_t slot = 1; slot < 3; ++slot) {
     if (!view.has(slot) || s.grain == Grain::tensor) continue;
     if (s.grain == Grain::channel) {
-      maps.same(AxisMaps::in(slot, 0), AxisMaps::in(0, s.axis));
+      maps.same(AxisMaps::in(slot, 0), AxisMaps::out(0, s.axis));
       continue;
     }
     for (std::size_t i = 0; i < x.size(); ++i) {
       if (i != s.axis) {
-        maps.same(AxisMaps::in(slot, i), AxisMaps::in(0, i));
+        maps.same(AxisMaps::in(slot, i), AxisMaps::out(0, i));
       } else if (x[i].known() && x[i].value() % s.block == 0) {
-        maps.blocks(AxisMaps::in(0, i), s.block, AxisMaps::in(slot, i), 1);
+        maps.blocks(AxisMaps::in(slot, i), 1, AxisMaps::out(0, i), s.block);
       } else {
         maps.pin(AxisMaps::in(0, i), "the last block is not whole");
         maps.pin(AxisMaps::in(slot, i), "the last block is not whole");
