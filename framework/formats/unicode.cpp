@@ -126,7 +126,7 @@ bool is_white_space(char32_t c) {
 }
 
 bool is_word_character(char32_t c) {
-  static const Pattern word(R"([\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}])", "the project's own pattern");
+  static const Pattern word(R"([\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}])", "the project's own pattern");
   std::string text;
   append_utf8(text, c);
   bool matched = false;
