@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -141,8 +142,10 @@ Quantized quantize(const std::string& name, const Tensor& weight, std::optional<
   std::vector<float> scales;
   for (double m : largest) scales.push_back(static_cast<float>(m / 127));
   auto rounded = in_own_type(scales).numbers();
+  const double smallest = weight.dtype == DType::f16 ? 0x1p-24 : std::numeric_limits<float>::min();
   for (std::size_t c = 0; c < channels; ++c) {
-    if (rounded[c] == 0) scales[c] = 1.0f;  // nothing but zeros, or nothing that the type can scale
+    // Nothing but zeros, or so small that runtimes, which flush subnormal numbers, would not see the scale.
+    if (rounded[c] < smallest) scales[c] = 1.0f;
   }
   out.scale = in_own_type(scales);
   rounded = out.scale.numbers();

@@ -27,7 +27,7 @@ std::string byte_tokenizer(bool with_bos) {
         code < 0x80 ? std::string(1, char(code)) : std::string{char(0xc0 | code >> 6), char(0x80 | (code & 0x3f))};
     vocabulary[key] = id++;
   }
-  Json added = Json::array();
+  Json added = Json::array(), processor;
   if (with_bos) {
     vocabulary["<s>"] = id;
     added.push_back({{"id", id},
@@ -37,6 +37,11 @@ std::string byte_tokenizer(bool with_bos) {
                      {"rstrip", false},
                      {"normalized", false},
                      {"special", true}});
+    const Json first{{"SpecialToken", {{"id", "<s>"}, {"type_id", 0}}}}, text{{"Sequence", {{"id", "A"}, {"type_id", 0}}}};
+    processor = {{"type", "TemplateProcessing"},
+                 {"single", {first, text}},
+                 {"pair", {first, text}},
+                 {"special_tokens", {{"<s>", {{"id", "<s>"}, {"ids", {id}}, {"tokens", {"<s>"}}}}}}};
   }
   return Json{{"version", "1.0"},
               {"truncation", nullptr},
@@ -44,7 +49,7 @@ std::string byte_tokenizer(bool with_bos) {
               {"added_tokens", added},
               {"normalizer", nullptr},
               {"pre_tokenizer", {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
-              {"post_processor", nullptr},
+              {"post_processor", processor},
               {"decoder", {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"trim_offsets", true}, {"use_regex", true}}},
               {"model",
                {{"type", "BPE"},
