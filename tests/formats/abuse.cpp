@@ -32,8 +32,8 @@ void write_file(const fs::path& path, std::span<const std::byte> bytes) {
   if (!out.flush()) throw std::runtime_error("cannot write " + path.string());
 }
 
-Folder::Folder() {
-  std::string name = (fs::temp_directory_path() / "espalier-formats-XXXXXX").string();
+Folder::Folder(const fs::path& parent) {
+  std::string name = (parent / "espalier-formats-XXXXXX").string();
   if (!::mkdtemp(name.data())) throw std::runtime_error("no temporary folder");
   path_ = name;
 }

@@ -21,7 +21,7 @@ void write_file(const std::filesystem::path& path, std::span<const std::byte> by
 /// A fresh folder, removed with the object.
 class Folder {
  public:
-  Folder();
+  explicit Folder(const std::filesystem::path& parent = std::filesystem::temp_directory_path());
   ~Folder();
   Folder(const Folder&) = delete;
   const std::filesystem::path& path() const { return path_; }
