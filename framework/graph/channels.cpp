@@ -24,6 +24,7 @@ ChannelClasses::ChannelClasses(const Graph& graph, const ValueMap& values) : gra
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) add_node(i);
   for (const auto& value : graph.inputs) pin_value(value.name, fmt::format("it reaches the graph's input {}", value.name));
   for (const auto& value : graph.outputs) pin_value(value.name, fmt::format("it reaches the graph's output {}", value.name));
+  find_inexact_sums();
   settle();
 }
 

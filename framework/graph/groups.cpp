@@ -38,17 +38,28 @@ std::set<std::string_view> constant_values(const Graph& graph) {
 std::set<std::pair<std::string_view, std::size_t>> producing_axes(const Graph& graph, const ChannelClasses& classes,
                                                                   const std::set<std::string_view>& constant) {
   std::set<std::pair<std::string_view, std::size_t>> producing;
+  using Port = std::pair<std::size_t, std::size_t>;  // input slot, axis
   for (std::size_t i = graph.nodes.size(); i-- > 0;) {
     const auto& node = graph.nodes[i];
-    for (const auto& link : classes.maps(i).links) {
+    const auto& links = classes.maps(i).links;
+    std::set<Port> made;  // what the node's output has: directly, or (a bias beside its kernel) through another input
+    for (const auto& link : links) {
       if (link.a.output == link.b.output) continue;
       const auto& from = link.a.output ? link.b : link.a;
       const auto& to = link.a.output ? link.a : link.b;
-      const auto& input = node.input(from.slot);
       const auto& output = node.output(to.slot);
-      if (!constant.contains(input)) continue;
-      if (!constant.contains(output) || producing.contains({output, to.axis})) producing.insert({input, from.axis});
+      if (!constant.contains(output) || producing.contains({output, to.axis})) made.insert({from.slot, from.axis});
     }
+    for (bool more = !made.empty(); more;) {
+      more = false;
+      for (const auto& link : links) {
+        if (link.a.output || link.b.output) continue;
+        const Port a{link.a.slot, link.a.axis}, b{link.b.slot, link.b.axis};
+        if (made.contains(a) != made.contains(b)) more = made.insert(a).second || made.insert(b).second || more;
+      }
+    }
+    for (const auto& [slot, axis] : made)
+      if (constant.contains(node.input(slot))) producing.insert({node.input(slot), axis});
   }
   return producing;
 }

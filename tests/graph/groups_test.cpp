@@ -107,8 +107,14 @@ TEST_CASE("a residual CNN has groups through depthwise, grouped, concatenated an
 
   const auto* grouped = find(groups, "block3.reduce.weight:0:0");
   REQUIRE(grouped);
-  CHECK(grouped->units.size() == 4);
-  CHECK(member(*grouped, "block3.grouped.weight", 0)->width == 8);
+  // Position p of all four groups goes at once, so that the groups stay equal.
+  CHECK(grouped->units.size() == 6);
+  CHECK(indices(*grouped, 1, "block3.reduce.weight", 0) == Ints{1, 7, 13, 19});
+  CHECK(indices(*grouped, 1, "block3.grouped.weight", 1) == Ints{1});
+  const auto* made = find(groups, "block3.grouped.weight:0:0");
+  REQUIRE(made);
+  CHECK(made->units.size() == 8);
+  CHECK(indices(*made, 2, "block3.project.weight", 1) == Ints{2, 10, 18, 26});
 
   const auto* right = find(groups, "branch.right.weight:0:0");
   REQUIRE(right);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 
+#include "graph/op.h"
 #include "models.h"
 #include "sdk/error.h"
 

@@ -5,9 +5,9 @@
 #include <random>
 #include <set>
 
+#include "../graph/models.h"
 #include "graph/op.h"
 #include "graph/surgery.h"
-#include "../graph/models.h"
 #include "running.h"
 
 using namespace espalier;

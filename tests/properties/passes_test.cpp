@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 
+#include "../graph/models.h"
 #include "graph/op.h"
 #include "graph/passes.h"
-#include "../graph/models.h"
 #include "running.h"
 
 using namespace espalier;

@@ -7,10 +7,10 @@
 #include <catch2/catch_test_macros.hpp>
 #include <numeric>
 
+#include "../graph/models.h"
 #include "graph/causal.h"
 #include "graph/op.h"
 #include "graph/surgery.h"
-#include "../graph/models.h"
 #include "running.h"
 
 using namespace espalier;

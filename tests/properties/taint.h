@@ -30,6 +30,6 @@ struct Operand {
   bool absent = false;
 };
 SingleNode single_node(const std::string& op, const std::vector<Operand>& operands,
-                       std::map<std::string, Attribute> attributes = {}, std::size_t outputs = 1);
+                       std::map<std::string, Attribute> attributes = {}, std::size_t outputs = 1, std::int64_t opset = 23);
 
 }  // namespace espalier::test

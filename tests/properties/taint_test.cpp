@@ -43,6 +43,7 @@ std::vector<SingleNode> element_wise() {
        {"Relu", "Sigmoid", "Tanh",        "Neg",       "Abs", "Sqrt",      "Reciprocal", "Exp",   "Log",  "Erf",   "Gelu",
         "Elu",  "Sin",     "HardSigmoid", "HardSwish", "Cos", "LeakyRelu", "Softplus",   "Floor", "Ceil", "Round", "Identity"})
     cases.push_back(single_node(op, {data({2, 6, 5})}));
+  cases.push_back(single_node("Swish", {data({2, 6, 5})}, {}, 1, 24));
   cases.push_back(single_node("Cast", {data({2, 6, 5})}, {{"to", one()}}));
   cases.push_back(single_node("Clip", {data({2, 6, 5}), number(0.1F), number(0.8F)}));
   for (const auto* op : {"Add", "Sub", "Mul", "Div", "Min", "Max", "Pow"}) {
@@ -50,7 +51,7 @@ std::vector<SingleNode> element_wise() {
     cases.push_back(single_node(op, {data({2, 6, 5}), data({6, 1})}));
     cases.push_back(single_node(op, {data({5}), data({2, 6, 5})}));
   }
-  cases.push_back(single_node("Where", {flags({6, 1}, 1), data({2, 6, 5}), table({}, {0})}));
+  cases.push_back(single_node("Where", {flags({6, 1}, 1), data({2, 6, 5}), number(0)}));
   return cases;
 }
 
