@@ -24,6 +24,9 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
+/// Where the build puts the project's plugins.
+std::filesystem::path plugin_folder();
+
 /// A component created from its plugin's file, as the worker does it: through the C boundary.
 ComponentHandle open_component(const std::string& name, const Json& given);
 
