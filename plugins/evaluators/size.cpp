@@ -54,24 +54,34 @@ std::int64_t zeros(const Tensor& tensor, std::int64_t zero) {
   return found;
 }
 
-struct Zeros {
-  std::int64_t zero = 0, all = 0;
-};
-
-/// Over the initializers that parameter_count() counts: floating or quantized, no scalars.
-Zeros count_zeros(const Graph& graph, Context& context) {
-  const Uses uses(graph);
-  Zeros total;
-  for (const auto& [name, tensor] : graph.initializers) {
-    const bool quantized =
-        tensor.dtype == DType::i8 || tensor.dtype == DType::u8 || tensor.dtype == DType::i4 || tensor.dtype == DType::u4;
-    if ((!is_floating(tensor.dtype) && !quantized) || tensor.shape.empty()) continue;
-    context.check_cancelled();
-    total.all += tensor.count();
-    if (const auto zero = quantized ? zero_of(graph, uses, name) : std::optional<std::int64_t>(0))
-      total.zero += zeros(tensor, *zero);
+/// Parameters as parameter_count() sees them: floating initializers and the integers under a DequantizeLinear, but not the scales
+/// and zero points beside those, and not the tables of rotary embeddings.
+bool is_parameter(const Graph& graph, const Uses& uses, const std::string& name, const Tensor& tensor) {
+  bool weight = false, dequantized = false;
+  for (const Uses::Reader& reader : uses.readers_of(name)) {
+    const std::string& op = graph.nodes[reader.node].op;
+    const bool beside = reader.input > 0 && (op == "DequantizeLinear" || op == "QuantizeLinear" || op == "RotaryEmbedding");
+    weight = weight || !beside;
+    dequantized = dequantized || (op == "DequantizeLinear" && reader.input == 0);
   }
-  return total;
+  return weight && tensor.count() > 1 && (is_floating(tensor.dtype) || dequantized);
+}
+
+/// Share of the parameters that are zero.
+double zero_share(const Graph& graph, Context& context) {
+  const Uses uses(graph);
+  std::int64_t zero = 0, all = 0;
+  for (const auto& [name, tensor] : graph.initializers) {
+    if (!is_parameter(graph, uses, name, tensor)) continue;
+    context.check_cancelled();
+    all += tensor.count();
+    if (is_floating(tensor.dtype)) {
+      zero += zeros(tensor, 0);
+    } else if (const auto mark = bits(tensor.dtype) <= 8 ? zero_of(graph, uses, name) : std::nullopt) {
+      zero += zeros(tensor, *mark);
+    }
+  }
+  return all > 0 ? static_cast<double>(zero) / static_cast<double>(all) : 0.0;
 }
 
 /// Size and work of a model or a package: nothing is run.
@@ -92,12 +102,11 @@ class Size final : public Component {
 
     // One token without a past, or one input: every free dimension is 1, the past is 0.
     const Cost cost = total_cost(graph, infer(graph), {{"past", 0}});
-    const Zeros found = count_zeros(graph, context);
     context.figure("size_bytes", static_cast<double>(bytes));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
     context.figure("weight_bytes", static_cast<double>(graph.weight_bytes()));
     context.figure("macs", cost.macs);
-    context.figure("sparsity", found.all > 0 ? static_cast<double>(found.zero) / static_cast<double>(found.all) : 0.0);
+    context.figure("sparsity", zero_share(graph, context));
     if (!model) context.detail("files", {{"columns", {"file", "bytes"}}, {"rows", files}});
   }
 };

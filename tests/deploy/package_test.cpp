@@ -110,7 +110,7 @@ TEST_CASE("a package of a quantized model is small, and close to the quantized m
   CHECK(error < 0.03 * at::mean(at::abs(expected)).item<double>());
 
   const auto bytes = [&](const Artifact& package) { return package.meta.at("size_bytes").get<double>(); };
-  CHECK(bytes(fast) < 0.55 * bytes(tiny.package("backend/openvino", tiny.model)));
+  CHECK(bytes(fast) < 0.7 * bytes(tiny.package("backend/openvino", tiny.model)));
 }
 
 TEST_CASE("a package describes itself") {
