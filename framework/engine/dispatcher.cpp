@@ -21,7 +21,7 @@ namespace {
 
 constexpr auto kTick = std::chrono::milliseconds(50);  // interrupts, locks, deadlines
 constexpr auto kMemoryTick = std::chrono::milliseconds(20);
-constexpr auto kCancelGrace = std::chrono::milliseconds(600);  // from the polite word to SIGKILL
+constexpr auto kCancelGrace = std::chrono::milliseconds(500);  // from the polite word to SIGKILL
 constexpr std::size_t kLineLimit = 256u << 20;                 // one message of a stage
 
 /// Anonymous memory: what the stage itself took; mapped weights and shared libraries do not count.

@@ -1,3 +1,4 @@
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <catch2/catch_test_macros.hpp>
@@ -60,7 +61,11 @@ TEST_CASE("stages run in their order, hand on their outputs, and are cached") {
   CHECK(s.listener.reports <= 6);  // about ten a second
   CHECK(lines_in(s.counter) == 3);
 
+  rusage before{}, after{};
+  ::getrusage(RUSAGE_CHILDREN, &before);
   results = s.run(recipe);
+  ::getrusage(RUSAGE_CHILDREN, &after);
+  CHECK(before.ru_minflt == after.ru_minflt);  // no worker was started: no child was waited for
   for (const auto& result : results) CHECK(result.status == StageStatus::cached);
   CHECK(s.listener.started_stages.empty());
   CHECK(lines_in(s.counter) == 3);
