@@ -49,27 +49,46 @@ void check(const Node& node, std::size_t slot, const ValueInfo& info) {
                 label(node));
 }
 
-std::vector<ValueInfo> infer_node(const Graph& graph, const ValueMap& values, const Node& node) {
-  const Operator* op = find_operator(graph, node);
-  const bool ranked = std::all_of(node.inputs.begin(), node.inputs.end(),
-                                  [&](const std::string& i) { return i.empty() || values.find(i)->second.rank_known; });
-  if (!op || !op->infer || !ranked) return std::vector<ValueInfo>(node.outputs.size(), unknown());
+/// An error from arithmetic on dimensions does not know where it happened.
+template <class F>
+auto located(const Node& node, F&& work) {
   try {
-    auto out = op->infer(NodeView{graph, node, values});
-    if (out.size() < node.outputs.size())
-      throw_invalid("the node has " + std::to_string(node.outputs.size()) + " outputs, the operator " + std::to_string(out.size()));
-    for (std::size_t i = 0; i < out.size(); ++i) check(node, i, out[i]);
-    return out;
+    return work();
   } catch (const Error& e) {
     if (!e.where().empty()) throw;
     throw Error(e.code(), e.message(), label(node), e.hint());
   }
 }
 
+std::vector<ValueInfo> infer_node(const Graph& graph, const ValueMap& values, const Node& node) {
+  const Operator* op = find_operator(graph, node);
+  const bool ranked = std::all_of(node.inputs.begin(), node.inputs.end(),
+                                  [&](const std::string& i) { return i.empty() || values.find(i)->second.rank_known; });
+  if (!op || !op->infer || !ranked) return std::vector<ValueInfo>(node.outputs.size(), unknown());
+  return located(node, [&] {
+    auto out = op->infer(NodeView{graph, node, values});
+    if (out.size() < node.outputs.size())
+      throw_invalid("the node has " + std::to_string(node.outputs.size()) + " outputs, the operator " + std::to_string(out.size()));
+    for (std::size_t i = 0; i < out.size(); ++i) check(node, i, out[i]);
+    return out;
+  });
+}
+
 double elements(const ValueInfo& info, const Bindings& bindings) {
   double n = 1;
   for (const Dim& d : info.shape) n *= static_cast<double>(evaluate(d, bindings));
   return n;
+}
+
+/// The ranks of all that the node reads and makes are known.
+bool ranked(const ValueMap& values, const Node& node) {
+  for (const auto* names : {&node.inputs, &node.outputs}) {
+    for (const auto& name : *names) {
+      auto it = values.find(name);
+      if (!name.empty() && (it == values.end() || !it->second.rank_known)) return false;
+    }
+  }
+  return true;
 }
 
 double bytes_of(const ValueMap& values, const std::string& name, const Bindings& bindings) {
@@ -155,7 +174,7 @@ AxisMaps axis_maps(const Graph& graph, const ValueMap& values, const Node& node)
   both([&](bool, std::size_t, const ValueInfo& info) { ranked = ranked && info.rank_known; });
   AxisMaps maps;
   if (op && op->axes && ranked) {
-    op->axes(NodeView{graph, node, values}, maps);
+    located(node, [&] { op->axes(NodeView{graph, node, values}, maps); });
     return maps;
   }
   const std::string reason = !op ? "operator " + node.op + " is not known" : "the axes of " + node.op + " are not known";
@@ -241,18 +260,14 @@ ValueMap infer(const Graph& graph) {
 }
 
 Cost cost(const Graph& graph, const ValueMap& values, const Node& node, const Bindings& bindings) {
-  Cost c;
-  for (const auto& i : node.inputs) c.bytes_read += bytes_of(values, i, bindings);
-  for (const auto& o : node.outputs) c.bytes_written += bytes_of(values, o, bindings);
-  const Operator* op = find_operator(graph, node);
-  bool ranked = true;
-  for (const auto* names : {&node.inputs, &node.outputs})
-    for (const auto& n : *names) {
-      auto it = values.find(n);
-      ranked = ranked && (n.empty() || (it != values.end() && it->second.rank_known));
-    }
-  if (op && op->macs && ranked) c.macs = op->macs(NodeView{graph, node, values}, bindings);
-  return c;
+  return located(node, [&] {
+    Cost c;
+    for (const auto& i : node.inputs) c.bytes_read += bytes_of(values, i, bindings);
+    for (const auto& o : node.outputs) c.bytes_written += bytes_of(values, o, bindings);
+    const Operator* op = find_operator(graph, node);
+    if (op && op->macs && ranked(values, node)) c.macs = op->macs(NodeView{graph, node, values}, bindings);
+    return c;
+  });
 }
 
 Cost total_cost(const Graph& graph, const ValueMap& values, const Bindings& bindings) {
