@@ -1,5 +1,6 @@
 #include "test_context.h"
 
+#include <ATen/Parallel.h>
 #include <dlfcn.h>
 #include <unistd.h>
 
@@ -103,6 +104,7 @@ void TestContext::run(const std::string& component, const Json& parameters, std:
   reports = checks_ = 0;
   inputs_ = std::move(inputs);
   params_ = Params(with_defaults(component, parameters));
+  at::set_num_threads(1);  // toy models: a second thread costs more than it brings, the more so on a busy machine
   const auto& plugin = load(plugin_of(component).file);
   espalier_error error{sizeof error, 0, nullptr, nullptr, nullptr};
   void* object = nullptr;
