@@ -1,5 +1,6 @@
 #include "running.h"
 
+#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/abs.h>
 #include <ATen/ops/arange.h>
@@ -19,6 +20,15 @@
 #include "formats/onnx.h"
 
 namespace espalier::test {
+namespace {
+
+// Models this small only lose by sharing their work out.
+const bool one_thread = [] {
+  at::set_num_threads(1);
+  return true;
+}();
+
+}  // namespace
 
 TensorMap language_inputs(std::int64_t batch, std::int64_t sequence, std::int64_t vocabulary, std::uint64_t seed) {
   std::mt19937_64 random(seed);

@@ -140,8 +140,7 @@ class NodeCheck {
     for (std::int64_t i = 0; i < length && done.size() < 6; i += 1 + length / 16) {
       const auto unit = closure_.unit(port, i);
       if (!done.insert(unit).second) continue;
-      const auto outputs =
-          node_.op == "Concat" ? concat_under(unit) : outputs_under(slot, axis, value, closure_.indices(port, unit));
+      const auto outputs = joint() ? unit_under(unit) : outputs_under(slot, axis, value, closure_.indices(port, unit));
       for (const auto& [name, output] : outputs) {
         const auto expected = everything ? at::zeros(output.sizes(), at::kBool).logical_not() : expectation(name, output, unit);
         // Fused attention turns rows of nothing but NaN into zeros: tainted is what is not as it was.
@@ -170,8 +169,10 @@ class NodeCheck {
     return session_.run(inputs, wanted_);
   }
 
-  /// The parts of a Concat share their other axes: a unit is poisoned in all of them.
-  TensorMap concat_under(std::size_t unit) {
+  /// The parts of a Concat share their other axes, and an attention that hands on its keys joins them with the past: here a unit is
+  /// poisoned in all inputs at once.
+  bool joint() const { return node_.op == "Concat" || (node_.op == "Attention" && node_.outputs.size() > 1); }
+  TensorMap unit_under(std::size_t unit) {
     auto inputs = inputs_;
     for (std::size_t slot = 0; slot < node_.inputs.size(); ++slot)
       if (const auto found = inputs.find(node_.inputs[slot]); found != inputs.end())
