@@ -10,6 +10,7 @@
 
 #include "graph/op.h"
 #include "run/op.h"
+#include "sdk/artifact.h"
 
 namespace espalier::test {
 namespace {
