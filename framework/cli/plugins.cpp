@@ -136,7 +136,10 @@ std::vector<Found> select(const Catalog& catalog, const std::string& word) {
   if (const auto why = catalog.refusal(word); !why.empty())
     throw_invalid(fmt::format("component \"{}\" cannot be used", word), {}, why);
   auto names = catalog.names();
-  for (const auto& plugin : catalog.plugins()) names.push_back(plugin.name);
+  for (const auto& plugin : catalog.plugins()) {
+    names.push_back(plugin.name);
+    for (const auto& component : plugin.components) names.push_back(component.kind());
+  }
   const auto near = nearest(word, names);
   throw_invalid(fmt::format("there is no component, kind or plugin \"{}\"", word), {},
                 near ? fmt::format("did you mean \"{}\"?", *near) : "`espalier plugins` lists them");

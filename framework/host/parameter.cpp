@@ -19,11 +19,11 @@ std::string range_text(const ParameterInfo& p) {
   return fmt::format("at most {}{}", *p.max, unit_of(p));
 }
 
-std::optional<ValueProblem> check_range(const ParameterInfo& p, const Json& value) {
+std::optional<ValueProblem> check_range(const ParameterInfo& p, const Json& value, const Json& as_written) {
   const double number = value.get<double>();
   if (!std::isfinite(number)) return ValueProblem{"range", fmt::format("\"{}\" must be a finite number", p.name), {}};
   if ((p.min && number < *p.min) || (p.max && number > *p.max))
-    return ValueProblem{"range", fmt::format("\"{}\" is {}, out of range", p.name, value.dump()), "allowed: " + range_text(p)};
+    return ValueProblem{"range", fmt::format("\"{}\" is {}, out of range", p.name, as_written.dump()), "allowed: " + range_text(p)};
   return std::nullopt;
 }
 
@@ -97,7 +97,7 @@ std::optional<ValueProblem> check_scalar(const ParameterInfo& parameter, Json& v
                         fmt::format("\"{}\" must be {}, not {}", parameter.name, describe_type(type), describe_value(given)), hint};
   }
   if (type == "integer" || type == "number") {
-    if (auto problem = check_range(parameter, value)) return problem;
+    if (auto problem = check_range(parameter, value, given)) return problem;
     return check_choice(parameter, value);
   }
   if (type == "string") return check_choice(parameter, value);

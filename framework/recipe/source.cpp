@@ -184,7 +184,10 @@ Position assertion_line(const std::string& text) {
 }  // namespace
 
 std::optional<std::string> read_recipe_text(const std::filesystem::path& file, Findings& findings) {
-  const auto fail = [&](const std::string& what) { throw_invalid("the recipe cannot be read: " + what, file.string()); };
+  const auto fail = [&](const std::string& what) {
+    throw_invalid("the recipe cannot be read: " + what, file.string(),
+                  file.is_relative() ? "the path is relative to the working directory" : "");
+  };
   const int descriptor = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) fail(std::strerror(errno));
   std::string text;
