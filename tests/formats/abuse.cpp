@@ -50,7 +50,7 @@ struct Shared {
   char failure[400];
 };
 
-std::uint64_t address_space() {
+[[maybe_unused]] std::uint64_t address_space() {
   std::ifstream in("/proc/self/statm");
   std::uint64_t pages = 0;
   in >> pages;
@@ -108,9 +108,11 @@ Outcome mistreat(const Bytes& good, const std::function<void(const Bytes&)>& rea
   auto& shared = *new (memory) Shared{};
   const pid_t child = ::fork();
   if (child == 0) {
+#ifndef __SANITIZE_ADDRESS__  // whose shadow memory needs all of the address space
     rlimit limit{};
     limit.rlim_cur = limit.rlim_max = address_space() + limits.memory;
     ::setrlimit(RLIMIT_AS, &limit);
+#endif
     ::alarm(120);
     ::_exit(try_all(good, read, limits, shared));
   }
