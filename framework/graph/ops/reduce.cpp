@@ -31,17 +31,16 @@ std::vector<ValueInfo> infer_reduce(const NodeView& view) {
   return {value(x.dtype, std::move(out))};
 }
 
-/// Zeroed channels add nothing to a sum; they do change a mean, and the extremes of what is all negative or all positive.
+/// A mean and extremes change with the channels that are left. A sum would not, were every masked channel zero here; but what a
+/// sigmoid or an exponential gave back is counted, and one node does not see that.
 void axes_reduce(const NodeView& view, AxisMaps& maps) {
-  const bool keep = view.node.integer("keepdims", 1) != 0, sum = view.node.op == "ReduceSum";
+  const bool keep = view.node.integer("keepdims", 1) != 0;
   const auto gone = reduced(view);
   pin_input(view, maps, 1, "a list of axes");
   std::size_t o = 0;
   for (std::size_t i = 0; i < gone.size(); ++i) {
     if (!gone[i])
       maps.same(AxisMaps::in(0, i), AxisMaps::out(0, o));
-    else if (sum)
-      maps.reduce(AxisMaps::in(0, i), AxisMaps::in(0, i));
     else
       maps.whole(AxisMaps::in(0, i), false, view.node.op + " over this axis");
     if (!gone[i] || keep) ++o;
