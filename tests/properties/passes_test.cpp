@@ -179,6 +179,32 @@ TEST_CASE("attention is fused with its groups, scale and mask") {
   }
 }
 
+namespace {
+
+/// Attention on [batch, heads, positions, size], split and joined around it; rotary embeddings on the way.
+Graph split_attention(bool plain_join) {
+  Sketch s;
+  const auto q = s.input("q", {2, 5, 24}), k = s.input("k", {2, 5, 8}), v = s.input("v", {2, 5, 8});
+  const auto cos = s.input("cos", {2, 5, 2}), sin = s.input("sin", {2, 5, 2});
+  const auto heads = [&](const std::string& x, std::int64_t n) {
+    return s.transposed(s.op("Reshape", {x, s.list({2, 5, n, 4})}), {0, 2, 1, 3});
+  };
+  const auto turn = [&](const std::string& x) { return s.op("RotaryEmbedding", {x, cos, sin}); };
+  const auto y = s.op("Attention", {turn(heads(q, 6)), turn(heads(k, 2)), heads(v, 2)}, {{"is_causal", std::int64_t{1}}});
+  return s.done({s.op("Reshape", {plain_join ? s.transposed(y, {0, 2, 1, 3}) : y, s.list({2, 5, 24})})});
+}
+
+}  // namespace
+
+TEST_CASE("attention-layout takes in the nodes that split and join heads, not what only looks so") {
+  auto graph = split_attention(true);
+  CHECK(apply("attention-layout", graph) == 1);
+  CHECK(graph.nodes.size() == 3);
+  CHECK(count(graph, "RotaryEmbedding") == 2);
+  auto other = split_attention(false);  // heads and positions are mixed up
+  CHECK(apply("attention-layout", other) == 0);
+}
+
 TEST_CASE("batch-norm folds into the convolution before it, unless somebody else reads that") {
   for (const bool shared : {false, true}) {
     Sketch s;
@@ -318,5 +344,6 @@ TEST_CASE("all passes together keep what models compute") {
   const auto inputs = random_inputs(exploded);
   optimize(exploded);
   CHECK(count(exploded, "Attention") == 1);
+  CHECK(count(exploded, "Transpose") == 0);
   CHECK(difference(exploded_before, exploded, inputs) < 1e-5);
 }
