@@ -67,6 +67,47 @@ TEST_CASE("a language model under 100 random cuts equals its mask") {
 
 TEST_CASE("a residual CNN under 100 random cuts equals its mask") { check_cuts(residual_cnn(2), image_inputs(2, 2), 100, 12); }
 
+namespace {
+
+/// Every matrix becomes int8 with a scale and a zero point a column, as DequantizeLinear nodes.
+Graph quantized(const Graph& graph) {
+  Graph result = graph;
+  std::vector<Node> nodes;
+  for (const auto& [name, tensor] : graph.initializers) {
+    if (tensor.shape.size() != 2 || !name.ends_with(".weight")) continue;
+    const auto rows = tensor.shape[0], columns = tensor.shape[1];
+    const auto numbers = tensor.numbers();
+    std::vector<float> scales(static_cast<std::size_t>(columns), 1e-6F);
+    std::vector<std::int8_t> zeros, values;
+    for (std::size_t i = 0; i < numbers.size(); ++i) {
+      auto& scale = scales[i % scales.size()];
+      scale = std::max(scale, static_cast<float>(std::abs(numbers[i])) / 100.0F);
+    }
+    for (std::int64_t c = 0; c < columns; ++c) zeros.push_back(static_cast<std::int8_t>(c % 9 - 4));
+    for (std::size_t i = 0; i < numbers.size(); ++i)
+      values.push_back(static_cast<std::int8_t>(std::lround(numbers[i] / scales[i % scales.size()]) + zeros[i % scales.size()]));
+    result.initializers.erase(name);
+    result.initializers[name + ".q"] = Tensor::of<std::int8_t>(DType::i8, {rows, columns}, values);
+    result.initializers[name + ".scale"] = Tensor::of<float>(DType::f32, {columns}, scales);
+    result.initializers[name + ".zero_point"] = Tensor::of<std::int8_t>(DType::i8, {columns}, zeros);
+    Node node;
+    node.op = "DequantizeLinear";
+    node.name = "/" + name + "/DequantizeLinear";
+    node.inputs = {name + ".q", name + ".scale", name + ".zero_point"};
+    node.outputs = {name};
+    node.attributes["axis"] = std::int64_t{1};
+    nodes.push_back(node);
+  }
+  result.nodes.insert(result.nodes.begin(), nodes.begin(), nodes.end());
+  return result;
+}
+
+}  // namespace
+
+TEST_CASE("a quantized language model under 20 random cuts equals its mask") {
+  check_cuts(quantized(language_model(5)), language_inputs(2, 9, 50, 1), 20, 13);
+}
+
 TEST_CASE("cutting is deterministic and leaves what is untouched shared") {
   const auto graph = language_model(3);
   const auto groups = coupled_groups(graph, infer(graph));
