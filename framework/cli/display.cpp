@@ -115,9 +115,10 @@ std::string Display::line(const std::string& name, const Live& live, Clock::time
     text += "running";
   if (!live.label.empty()) text += ", " + live.label;
   text += live.values + ", " + human_seconds(spent);
-  if (live.total > 0 && live.step > 0 && live.step < live.total)
-    text +=
-        ", about " + human_seconds(spent / static_cast<double>(live.step) * static_cast<double>(live.total - live.step)) + " left";
+  if (live.step > live.first && live.step < live.total) {
+    const double each = seconds_between(live.first_at, now) / static_cast<double>(live.step - live.first);
+    text += ", about " + human_seconds(each * static_cast<double>(live.total - live.step)) + " left";
+  }
   return printable(text);
 }
 
@@ -130,7 +131,7 @@ void Display::say(const std::string& text) {
 void Display::started(const Stage& stage) {
   const std::lock_guard guard(mutex_);
   const auto now = Clock::now();
-  running_[stage.name] = {now, now, 0, 0, {}, {}};
+  running_[stage.name] = {now, now, {}, 0, 0, 0, {}, {}};
   if (live_)
     draw();
   else if (!common_.quiet)
@@ -145,11 +146,15 @@ void Display::progress(const Stage& stage, const Json& report) {
   const auto number = [&](const char* name) {
     return report.contains(name) && report[name].is_number_unsigned() ? report[name].get<std::uint64_t>() : 0;
   };
+  const auto now = Clock::now();
+  if (live.first_at == Clock::time_point{} || number("total") != live.total || number("step") < live.step) {
+    live.first_at = now;  // a new count begins
+    live.first = number("step");
+  }
   live.step = number("step");
   live.total = number("total");
   live.label = report.contains("label") && report["label"].is_string() ? report["label"].get<std::string>() : "";
   live.values = report.contains("values") ? values_text(report["values"]) : "";
-  const auto now = Clock::now();
   if (live_ || common_.quiet || now - live.said < kPlainInterval) return;
   live.said = now;
   say(line(stage.name + ":", live, now) + "\n");

@@ -24,8 +24,8 @@ class Display final : public Observer {
  private:
   using Clock = std::chrono::steady_clock;
   struct Live {
-    Clock::time_point since, said;
-    std::uint64_t step = 0, total = 0;
+    Clock::time_point since, said, first_at;
+    std::uint64_t step = 0, total = 0, first = 0;  // first: the step of the first report, from which speed is told
     std::string label, values;
   };
   std::string line(const std::string& name, const Live& live, Clock::time_point now) const;

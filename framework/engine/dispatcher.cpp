@@ -22,6 +22,7 @@ namespace {
 constexpr auto kTick = std::chrono::milliseconds(50);  // interrupts, locks, deadlines
 constexpr auto kMemoryTick = std::chrono::milliseconds(20);
 constexpr auto kCancelGrace = std::chrono::milliseconds(500);  // from the polite word to SIGKILL
+constexpr auto kBlockedNotice = std::chrono::seconds(2);       // after which a person is told what is waited for
 constexpr std::size_t kLineLimit = 256u << 20;                 // one message of a stage
 
 /// Anonymous memory: what the stage itself took; mapped weights and shared libraries do not count.
@@ -60,6 +61,8 @@ void watch(int epoll, int fd) {
 struct Dispatcher::Pending {
   Job job;
   std::function<void(JobOutcome)> ended;
+  std::optional<Clock::time_point> blocked_since;  // by another process
+  bool told = false;
 };
 
 struct Dispatcher::Running {
@@ -92,7 +95,7 @@ Dispatcher::~Dispatcher() {
 void Dispatcher::submit(Job job, std::function<void(JobOutcome)> ended) {
   {
     const std::lock_guard guard(mutex_);
-    arrived_.push_back({std::move(job), std::move(ended)});
+    arrived_.push_back({std::move(job), std::move(ended), {}, false});
   }
   ::eventfd_write(wake_.get(), 1);
 }
@@ -177,9 +180,16 @@ bool Dispatcher::start(Pending& pending) {
       machine_.reset();
       machine_ = store_.try_machine(pending.job.stage->component->exclusive);
     }
-    if (!machine_) return false;
+    if (!machine_) {
+      blocked(pending, pending.job.stage->component->exclusive ? "the stages of another run, to measure alone"
+                                                               : "another run's measurement");
+      return false;
+    }
     outcome.lock = store_.try_lock(pending.job.key);
-    if (!outcome.lock) return false;
+    if (!outcome.lock) {
+      blocked(pending, "whoever makes the same result already");
+      return false;
+    }
     if (!pending.job.force)
       if ((outcome.entry = store_.find(pending.job.key))) {
         outcome.kind = JobOutcome::Kind::cached;
@@ -194,6 +204,14 @@ bool Dispatcher::start(Pending& pending) {
     end(pending, std::move(outcome));
   }
   return true;
+}
+
+void Dispatcher::blocked(Pending& pending, const std::string& by) {
+  const auto now = Clock::now();
+  if (!pending.blocked_since) pending.blocked_since = now;
+  if (pending.told || now - *pending.blocked_since < kBlockedNotice) return;
+  pending.told = true;
+  observer_.log(*pending.job.stage, 2, "waits for " + by);
 }
 
 void Dispatcher::launch(Pending& pending, JobOutcome& outcome) {

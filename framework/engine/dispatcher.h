@@ -59,6 +59,7 @@ class Dispatcher {
   void start_what_may();
   bool may_start(const Pending& pending) const;
   bool start(Pending& pending);
+  void blocked(Pending& pending, const std::string& by);
   void launch(Pending& pending, JobOutcome& outcome);
   void read_channel(Running& job);
   void handle_line(Running& job, std::string_view line);

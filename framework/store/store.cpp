@@ -81,7 +81,8 @@ Store Store::open(const fs::path& given, bool read_only) {
     std::error_code ignored;
     if (fs::exists(root, ignored) && !fs::is_empty(root, ignored) && !fs::exists(root / "tmp", ignored))
       throw_invalid("the folder is not empty and is no store", root.string(), "give an empty or new folder");
-    for (const char* folder : {"cas", "ac", "tmp", "locks"}) make_folders(root / folder);
+    // tmp first: the check above knows by it a store that another process is making, or did not finish making.
+    for (const char* folder : {"tmp", "cas", "ac", "locks"}) make_folders(root / folder);
     AsideFile file(root / "tmp");
     file.write(std::as_bytes(std::span(kFormat)));
     file.commit(root / "format");

@@ -2,6 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <catch2/catch_test_macros.hpp>
+#include <catch2/generators/catch_generators.hpp>
 
 #include <chrono>
 #include <thread>
@@ -196,6 +197,23 @@ TEST_CASE("jobs run at the same time, and a measurement runs alone") {
   CHECK((m_end <= n_begin || n_end <= m_begin));
   // Measurements come last: both other stages had finished.
   CHECK(std::set<std::string>(s.listener.order.begin(), s.listener.order.begin() + 2) == std::set<std::string>{"a", "b"});
+}
+
+TEST_CASE("stages wait while another run measures, or makes the same result, and say so") {
+  Setting s;
+  const Recipe recipe(s.folder / "recipe.toml", s.work("a"));
+  const Digest key = *preflight(recipe.plan, s.store, recipe.catalog, s.options).stages.at(0).key;
+  std::optional<Store::Lock> held = GENERATE(true, false) ? s.store.try_machine(true) : s.store.try_lock(key);
+  REQUIRE(held);
+  std::thread other([&] {
+    std::this_thread::sleep_for(std::chrono::seconds(3));
+    held.reset();
+  });
+  const auto results = s.run(s.work("a"));
+  other.join();
+  CHECK(named(results, "a").status == StageStatus::ran);
+  REQUIRE(s.listener.warnings.size() == 1);
+  CHECK(s.listener.warnings.front().starts_with("waits for "));
 }
 
 TEST_CASE("scratch survives a crash under the same key and goes after success") {
