@@ -103,8 +103,9 @@ CommandAction set_up(CLI::App& app) {
     else
       print(as_text(loaded->plan, flight, common.colour_out));
     if (flight.memory > flight.memory_available)
-      remark(common, "warning: more memory is needed than is available; the run would be refused or killed");
-    if (flight.disk > flight.disk_available) remark(common, "warning: more disk is needed than is free; `espalier gc` makes room");
+      remark(common, "warning: more memory is needed than is available; a stage may be killed");
+    if (flight.disk > flight.disk_available)
+      remark(common, "warning: more disk is needed than is free, the run will be refused; `espalier gc` makes room");
     return 0;
   };
 }

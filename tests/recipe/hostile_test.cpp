@@ -1,6 +1,6 @@
 // Recipes that were made to exhaust the stack, the memory or the patience of the program.
 #include <catch2/catch_test_macros.hpp>
-#include <chrono>
+#include <ctime>
 #include <random>
 
 #include "catalog.h"
@@ -19,9 +19,9 @@ std::string repeated(const std::string& text, int count) {
 /// The codes of a text's diagnostics; it must not take long.
 std::vector<std::string> verdict(const std::string& text) {
   const TemporaryRecipe recipe(text);
-  const auto begin = std::chrono::steady_clock::now();
+  const auto begin = std::clock();
   const auto result = recipe.load();
-  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  CHECK(std::clock() - begin < 10 * CLOCKS_PER_SEC);
   std::vector<std::string> codes;
   for (const auto& d : result.diagnostics) codes.push_back(d.code);
   CHECK(result.plan.has_value() == codes.empty());
