@@ -98,7 +98,8 @@ def own(writer):
         values = (rng.permutation(count) - count // 2 + 0.37) * (4.0 / count)
         return values.reshape(shape).astype(np.float32)
 
-    def add(name, op, inputs, outputs=1, opset=23, gradient=False, given=None, **attributes):
+    def add(name, op, inputs, outputs=1, opset=23, gradient=False, given=None, asked=None, **attributes):
+        """`asked`: inputs that the reference evaluator gets instead of `inputs`, where they say the same at more length."""
         names = ["" if v is None else f"x{i}" for i, v in enumerate(inputs)]
         wanted = [f"y{i}" for i in range(outputs)]
         node = helper.make_node(op, names, wanted, **attributes)
@@ -107,7 +108,7 @@ def own(writer):
             declared = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feeds.items()]
             results = [helper.make_value_info(n, helper.make_tensor_type_proto(TensorProto.FLOAT, None)) for n in wanted]
             model = helper.make_model(helper.make_graph([node], "case", declared, results), opset_imports=[helper.make_opsetid("", opset)])
-            given = ReferenceEvaluator(model).run(None, feeds)
+            given = ReferenceEvaluator(model).run(None, {**feeds, **(asked or {})})
         assert writer.case(f"own_{name}", node, opset, list(feeds.items()), list(zip(wanted, given)), gradient), name
 
     i64 = lambda *v: np.array(v, dtype=np.int64)
@@ -176,10 +177,13 @@ def own(writer):
     add("conv_depthwise", "Conv", [real(1, 3, 5, 5), real(3, 1, 3, 3), real(3)], gradient=True, group=3, pads=[1, 1, 1, 1])
     add("conv_1d", "Conv", [real(2, 2, 7), real(3, 2, 3)], gradient=True, pads=[1, 0])
     for name, attributes in {
-            "plain": {}, "padded": dict(pads=[1, 1, 1, 1], strides=[2, 2]), "uneven": dict(pads=[0, 0, 1, 2]),
-            "ceil": dict(ceil_mode=1, strides=[2, 2]), "same": dict(auto_pad="SAME_UPPER", strides=[2, 2])}.items():
+            "plain": {}, "padded": dict(pads=[1, 1, 1, 1], strides=[2, 2]), "ceil": dict(ceil_mode=1, strides=[2, 2]), "same": dict(auto_pad="SAME_UPPER", strides=[2, 2])}.items():
         add(f"max_pool_{name}", "MaxPool", [spread(1, 2, 6, 6)], gradient=True, kernel_shape=[3, 3], **attributes)
         add(f"average_pool_{name}", "AveragePool", [real(1, 2, 6, 6)], gradient=True, kernel_shape=[3, 3], **attributes)
+    x = spread(1, 2, 6, 6)
+    padded = np.pad(x, ((0, 0), (0, 0), (0, 1), (0, 2)), constant_values=-np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    add("max_pool_uneven", "MaxPool", [x], gradient=True, kernel_shape=[3, 3], pads=[0, 0, 1, 2], given=[windows.max((-1, -2))])
     add("average_pool_counting", "AveragePool", [real(1, 2, 6, 6)], gradient=True, kernel_shape=[3, 3], pads=[1, 0, 1, 1], count_include_pad=1)
     add("average_pool_1d", "AveragePool", [real(1, 2, 7)], gradient=True, kernel_shape=[2], strides=[2])
     add("global_average_pool", "GlobalAveragePool", [real(2, 3, 4, 5)], gradient=True)
@@ -191,15 +195,21 @@ def own(writer):
     q, k, v = real(2, 3, 8), real(2, 3, 4), real(2, 3, 4)
     heads = dict(q_num_heads=4, kv_num_heads=2)
     add("attention_causal_grouped", "Attention", [q, k, v], gradient=True, is_causal=1, **heads)
+    # The reference evaluator takes the number of queries from the mask when it is causal too: it is asked with the mask spread out.
+    def spread_out(mask, queries=3):
+        return {"x3": np.broadcast_to(mask, (*mask.shape[:2], queries, mask.shape[3]))}
+
     open_mask, holes = np.ones((2, 1, 1, 3), bool), np.array([[[[True, True, True]]], [[[True, False, True]]]])
-    add("attention_open_mask", "Attention", [q, k, v, open_mask], gradient=True, is_causal=1, **heads)
-    add("attention_holes", "Attention", [q, k, v, holes], gradient=True, is_causal=1, **heads)
-    add("attention_shut_row", "Attention", [q, k, v, np.array([[[[False, True, True]]], [[[True, True, True]]]])], is_causal=1, **heads)
+    add("attention_open_mask", "Attention", [q, k, v, open_mask], gradient=True, is_causal=1, asked=spread_out(open_mask), **heads)
+    add("attention_holes", "Attention", [q, k, v, holes], gradient=True, is_causal=1, asked=spread_out(holes), **heads)
+    shut = np.array([[[[False, True, True]]], [[[True, True, True]]]])
+    add("attention_shut_row", "Attention", [q, k, v, shut], is_causal=1, asked=spread_out(shut), **heads)
     add("attention_bias", "Attention", [q, k, v, real(3, 3)], gradient=True, scale=0.3, **heads)
-    add("attention_softcap", "Attention", [q, k, v, holes], gradient=True, is_causal=1, softcap=2.0, **heads)
+    add("attention_softcap", "Attention", [q, k, v, holes], gradient=True, is_causal=1, softcap=2.0, asked=spread_out(holes), **heads)
     past = [real(2, 2, 5, 2), real(2, 2, 5, 2)]
     add("attention_past", "Attention", [q, k, v, None, *past], outputs=3, is_causal=1, gradient=True, **heads)
-    add("attention_past_mask", "Attention", [q, k, v, np.array([[[[False] * 2 + [True] * 6]]] * 2), *past], outputs=3, is_causal=1, **heads)
+    late = np.array([[[[False] * 2 + [True] * 6]]] * 2)
+    add("attention_past_mask", "Attention", [q, k, v, late, *past], outputs=3, is_causal=1, asked=spread_out(late), **heads)
     add("attention_one_query", "Attention", [q[:, :1], k[:, :1], v[:, :1], None, *past], outputs=3, is_causal=1, **heads)
     add("attention_one_query_mask", "Attention", [q[:, :1], k[:, :1], v[:, :1], np.array([[[[False] * 2 + [True] * 4]]] * 2), *past],
         outputs=3, is_causal=1, **heads)
