@@ -96,7 +96,7 @@ class Reader {
     }
     const auto last = static_cast<std::int32_t>(DType::i4);
     if (tensor.elem_type() < 1 || tensor.elem_type() > last)
-      throw_unsupported(fmt::format("{} has element type {}", what, tensor.elem_type()), where_);
+      throw_unsupported(what + " has the element type " + onnx_type_name(tensor.elem_type()), where_);
     value.dtype = static_cast<DType>(tensor.elem_type());
     for (const auto& dim : tensor.shape().dim()) {
       const std::string unnamed = fmt::format("{}.dim{}", proto.name(), value.shape.size());

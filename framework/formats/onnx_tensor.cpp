@@ -93,6 +93,11 @@ Tensor from_external(const onnx::TensorProto& proto, DType dtype, std::vector<st
 
 }  // namespace
 
+std::string onnx_type_name(std::int32_t type) {
+  if (!onnx::TensorProto::DataType_IsValid(type)) return std::to_string(type);
+  return onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(type));
+}
+
 std::uint64_t parse_extent(const std::string& text, const std::string& what, const std::string& where) {
   std::uint64_t value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -105,12 +110,9 @@ std::uint64_t parse_extent(const std::string& text, const std::string& what, con
 
 Tensor read_tensor(onnx::TensorProto& proto, const ExternalResolver& external, const std::string& what, const std::string& where) {
   if (!known_type(proto.data_type())) {
-    const std::string name = onnx::TensorProto::DataType_IsValid(proto.data_type())
-                                 ? onnx::TensorProto::DataType_Name(static_cast<onnx::TensorProto::DataType>(proto.data_type()))
-                                 : std::to_string(proto.data_type());
     if (proto.data_type() == onnx::TensorProto::UNDEFINED)
       throw_invalid(what + " has no element type", where, "the file is damaged");
-    throw_unsupported(what + " has the element type " + name, where);
+    throw_unsupported(what + " has the element type " + onnx_type_name(proto.data_type()), where);
   }
   if (proto.has_segment()) throw_unsupported(what + " is stored in segments", where);
   const auto dtype = static_cast<DType>(proto.data_type());
