@@ -20,10 +20,10 @@ parser = argparse.ArgumentParser()
 parser.add_argument("package")
 parser.add_argument("prompt", nargs="?", default="The frame of an espalier is")
 parser.add_argument("--tokens", type=int, default=256)
+parser.add_argument("--program", default=pathlib.Path(__file__).resolve().parent.parent / "espalier", help="another build of espalier")
 arguments = parser.parse_args()
 
-program = pathlib.Path(__file__).resolve().parent.parent / "espalier"
-call = [program, "generate", arguments.package, "--prompt", arguments.prompt, "--tokens", str(arguments.tokens), "--json"]
+call = [arguments.program, "generate", arguments.package, "--prompt", arguments.prompt, "--tokens", str(arguments.tokens), "--json"]
 made = json.loads(subprocess.run(call, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
 prompt, ids = made["prompt_ids"], made["ids"]
 

@@ -1,12 +1,13 @@
 #!/bin/sh
 # Perplexity of the f32 OpenVINO package against transformers (25.6765), and INT8 against f32 in quality and speed.
 #   bench/openvino_parity.sh TEXT [MODEL.gguf]
-# TEXT: the test split of WikiText-2 (raw), at least its first 19,968 tokens. Exits 1 when perplexity is more than 0.1 % off.
+# TEXT: the test split of WikiText-2 (raw), at least its first 19,968 tokens. Exits 1 when perplexity is more than
+# 0.1 % off. ESPALIER names another build of the program.
 set -e
-[ $# -ge 1 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 root=$(cd "$(dirname "$0")/.." && pwd)
 set -- "$(realpath "$1")" ${2:+"$(realpath "$2")"}
-result=$("$root/espalier" run "$root/bench/openvino_parity.toml" --set text="$1" ${2:+--set model="$2"} --json | tail -n 1)
+result=$("${ESPALIER:-$root/espalier}" run "$root/bench/openvino_parity.toml" --set text="$1" ${2:+--set model="$2"} --json | tail -n 1)
 printf '%s\n' "$result" | python3 -c '
 import json, sys
 run = json.load(sys.stdin)

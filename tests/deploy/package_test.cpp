@@ -166,6 +166,41 @@ TEST_CASE("the optimizer's rewrites keep what the model computes") {
         }) == ErrorCode::invalid_input);
 }
 
+TEST_CASE("a model that is no language model is packaged as it is") {
+  Tiny& tiny = Tiny::get();
+  Graph graph;
+  graph.inputs = {{"image", DType::f32, {Dim::symbol("batch"), 6}}};
+  graph.outputs = {{"classes", DType::f32, {Dim::symbol("batch"), 2}}};
+  graph.initializers["head.weight"] = Tensor::of<float>(DType::f32, {6, 2}, std::vector<float>(12, 0.5f));
+  graph.nodes = {{"MatMul", "", "/head/MatMul", {"image", "head.weight"}, {"scores"}, {}},
+                 {"Relu", "", "/head/Relu", {"scores"}, {"classes"}, {}}};
+  graph.metadata["espalier.task"] = "image-classification";
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  INFO(backend);
+  const Artifact package = tiny.package(backend, save_model(tiny.workshop.context(), graph));
+  const fs::path folder = tiny.workshop.lay_out(package);
+  CHECK(read_onnx(folder / "model.onnx").inputs.size() == 1);
+  CHECK(exit_code(code_of([&] { tiny.open(backend, folder); })) == 2);
+  CHECK(exit_code(code_of([&] { tiny.workshop.run("evaluator/latency", {{"package", package}}); })) == 2);
+}
+
+TEST_CASE("what OpenVINO cannot load is refused when it is packaged") {
+  Tiny& tiny = Tiny::get();
+  Graph graph;
+  graph.inputs = {{"x", DType::f32, {4}}};
+  graph.outputs = {{"y", DType::f32, {4}}};
+  graph.nodes = {{"Unheard", "org.example", "/unheard", {"x"}, {"y"}, {}}};
+  graph.opsets["org.example"] = 1;
+  const Artifact model = save_model(tiny.workshop.context(), graph);
+  try {
+    tiny.package("backend/openvino", model);
+    FAIL("it was packaged");
+  } catch (const Error& error) {
+    CHECK(exit_code(error.code()) == 1);
+    CHECK(std::string(error.what()).find("Unheard") != std::string::npos);
+  }
+}
+
 TEST_CASE("packages from outside are not trusted") {
   Tiny& tiny = Tiny::get();
   const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
