@@ -171,6 +171,7 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   record.file = loaded->plan.file.string();
   Store store = open_store(common);
   const SignalsCaught caught;
+  store.stop_on(&interrupted);
   std::vector<StageResult> results;
   {
     check_resources(preflight(loaded->plan, store, loaded->catalog, options), common, store);
