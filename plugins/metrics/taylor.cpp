@@ -178,7 +178,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "absolute", "type": "string", "default": "pass", "choices": ["pass", "data"], "help": "take the absolute value of every pass and add them up, or of the sum over all data"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 2e9, "memory_per_byte": 3, "output_per_byte": 0.01}
+    "estimate": {"memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 0.01}
   }]
 })json",
                 ESPALIER_COMPONENT("metric/taylor", Taylor));
