@@ -31,7 +31,7 @@ void write(const std::filesystem::path& file, std::span<const std::byte> bytes) 
   out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
   if (!out.flush()) throw Error(ErrorCode::resource, "cannot write", file.string());
 }
-void write(const std::filesystem::path& file, const Json& json) {
+void write_json(const std::filesystem::path& file, const Json& json) {
   const std::string text = json.dump(1);
   write(file, std::as_bytes(std::span(text)));
 }
@@ -68,7 +68,7 @@ int train(const char* model_file, const char* text_file, const std::filesystem::
   Session session(model.graph);
   TrainingOptions options = base;
   options.steps = steps;
-  write(folder / "settings.json", settings_of(model.graph, options, sequence, session.train()));
+  write_json(folder / "settings.json", settings_of(model.graph, options, sequence, session.train()));
   const TrainingResult result = train_loop(
       session, options,
       [&](std::int64_t step, std::int64_t) {
@@ -79,7 +79,7 @@ int train(const char* model_file, const char* text_file, const std::filesystem::
       },
       [&](const TensorMap& inputs) { return causal_cross_entropy(session.run(inputs).at("logits"), inputs.at("input_ids")); },
       nullptr);
-  write(folder / "losses.json", Json(result.losses));
+  write_json(folder / "losses.json", Json(result.losses));
   fmt::print("{{\"steps\":{},\"sequence\":{},\"seconds\":{:.2f},\"first\":{:.5f},\"last\":{:.5f}}}\n", steps, sequence,
              result.seconds, result.losses.front(), result.losses.back());
   return 0;
