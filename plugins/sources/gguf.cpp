@@ -30,7 +30,7 @@ class GgufSource final : public espalier::Component {
 
 ESPALIER_PLUGIN(R"json({
   "name": "gguf", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
-  "description": "Reads language models of llama.cpp's file format",
+  "description": "Reads language models from GGUF files",
   "components": [{
     "name": "source/gguf", "version": "0.1.0",
     "summary": "A language model and its tokenizer from a GGUF file (F32, F16, BF16, Q8_0, Q4_1 tensors, dequantized to f32)",
