@@ -54,6 +54,26 @@ std::map<std::pair<std::string, std::string>, double> past_seconds(const Store& 
   return seconds;
 }
 
+/// What an output that is not there yet may hold: models, packages and data grow with what the stage reads, the rest stays small.
+std::uint64_t expected_bytes(const Stage& producer, const std::string& port, std::uint64_t estimate) {
+  for (const PortInfo& output : producer.component->outputs) {
+    if (output.name != port) continue;
+    switch (output.type) {
+      case ArtifactType::tokenizer:
+        return std::min<std::uint64_t>(estimate, 4u << 20);
+      case ArtifactType::figures:
+        return std::min<std::uint64_t>(estimate, 1u << 20);
+      case ArtifactType::scores:
+      case ArtifactType::masks:
+      case ArtifactType::statistics:
+        return std::min<std::uint64_t>(estimate, 16u << 20);
+      default:
+        return estimate;
+    }
+  }
+  return estimate;
+}
+
 /// What is known of a stage's outputs before it has run.
 struct Known {
   std::optional<ActionEntry> entry;
@@ -85,7 +105,7 @@ Preflight preflight(const Plan& plan, Store& store, const Catalog& catalog, cons
         } else {
           if (planned.known) planned.reason = "waits for " + producer.stage;
           planned.known = false;
-          bytes += source.bytes;
+          bytes += expected_bytes(*plan.find(producer.stage), producer.port, source.bytes);
         }
       }
     Known& self = known[stage.name];
