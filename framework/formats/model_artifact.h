@@ -11,8 +11,9 @@ namespace espalier {
 /// under 64 KiB inside) and "tensors/NAME" for the others.
 Graph load_model(const Context& context, const Artifact& artifact);
 /// Stores a graph: unchanged tensors (known digests) cost nothing. meta: "task", "tokenizer" from graph.metadata
-/// ("espalier.task", "espalier.tokenizer"), "parameters", "weight_bytes", "inputs", "outputs". A tokenizer that "espalier.tokenizer"
-/// names by digest, saved before by this process or held by the model that was loaded, goes along as blob "tokenizer.json".
+/// ("espalier.task", "espalier.tokenizer"), "parameters", "weight_bytes", "inputs", "outputs". A tokenizer that
+/// "espalier.tokenizer" names by digest, saved before by this process or held by the model that was loaded, goes along as blob
+/// "tokenizer.json".
 Artifact save_model(Context& context, const Graph& graph);
 
 /// Tokenizer artifacts: one blob "tokenizer.json".
