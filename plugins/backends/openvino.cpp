@@ -351,6 +351,8 @@ class OpenVino final : public Component, public Runtime {
     } catch (const Json::exception& error) {
       throw_invalid(std::string("package.json has no usable options: ") + error.what(), package.string(), "make the package again");
     }
+    if (settings.precision != "f32" && settings.precision != "bf16" && settings.precision != "default")
+      throw_invalid("package.json asks for an unknown precision_hint", package.string(), "f32, bf16 and default are known");
     const std::filesystem::path file = package / "model.onnx";
     return guarded(file, [&] { return std::make_unique<OpenVinoModel>(file, settings, options); });
   }

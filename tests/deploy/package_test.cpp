@@ -238,6 +238,17 @@ TEST_CASE("packages from outside are not trusted") {
     overwrite(folder / "package.json", text);
     CHECK(exit_code(code_of([&] { read_package(folder, true); })) == 2);
   }
+  SECTION("options that no backend wrote") {
+    if (backend == "backend/openvino") {
+      for (const Json& options : {Json("f32"), Json::object(), Json{{"precision_hint", "f99"}, {"dynamic_quantization", true}},
+                                  Json{{"precision_hint", 32}, {"dynamic_quantization", true}}}) {
+        Json description = Json::parse(text_of(folder / "package.json"));
+        description["options"] = options;
+        overwrite(folder / "package.json", description.dump());
+        CHECK(exit_code(code_of([&] { tiny.open(backend, folder); })) == 2);
+      }
+    }
+  }
   SECTION("tokens that do not exist, or do not fit") {
     const auto model = tiny.open(backend, folder);
     for (const std::int64_t token : {std::int64_t{-1}, std::int64_t{257}, std::int64_t{1} << 40})
