@@ -111,9 +111,8 @@ Installation Installation::current() {
 
 std::vector<fs::path> Installation::code() const {
   std::vector<fs::path> files;
-  for (const char* library : {"sdk", "graph", "formats", "run"})
+  for (const char* library : {"sdk", "graph", "formats", "run", "worker"})
     files.push_back(root_ / "lib" / (std::string("libespalier_") + library + ".so"));
-  files.push_back(worker());
   for (const fs::path& file : files)
     if (!fs::exists(file))
       throw Error(ErrorCode::resource, "a part of the installation is missing", file.string(), "build or install again");

@@ -15,7 +15,7 @@ class Installation {
   explicit Installation(std::filesystem::path root) : root_(std::move(root)) {}
 
   std::filesystem::path worker() const { return root_ / "bin" / "espalier-worker"; }
-  /// The project's libraries that stages run on, and the worker: their bytes decide what a stage does.
+  /// The project's libraries that stages run on, the worker's among them: their bytes decide what a stage does.
   std::vector<std::filesystem::path> code() const;
   /// The version of a runtime ("torch", "openvino") that the worker's run path leads to, from version files or the library's name;
   /// "absent" when no folder of the run path has it.

@@ -17,9 +17,8 @@ struct Setting {
   Installation installation{folder / "installation"};
 
   Setting() {
-    for (const char* library : {"sdk", "graph", "formats", "run"})
+    for (const char* library : {"sdk", "graph", "formats", "run", "worker"})
       write_file(folder / "installation/lib" / (std::string("libespalier_") + library + ".so"), library);
-    write_file(folder / "installation/bin/espalier-worker", "worker");
   }
   Digest key(const Recipe& recipe, const std::map<std::string, std::vector<Digest>>& inputs = {}) {
     return KeyMaker(store, recipe.catalog, installation).key(recipe.plan.stages.at(0), inputs).digest;
@@ -144,7 +143,7 @@ TEST_CASE("the code that runs is in the key") {
   SECTION("the project's libraries and the worker") {
     std::set<Digest> keys = {base};
     for (const char* part : {"lib/libespalier_sdk.so", "lib/libespalier_graph.so", "lib/libespalier_formats.so",
-                             "lib/libespalier_run.so", "bin/espalier-worker"}) {
+                             "lib/libespalier_run.so", "lib/libespalier_worker.so"}) {
       write_file(setting.folder / "installation" / part, "changed");
       keys.insert(setting.key(kStage));
     }

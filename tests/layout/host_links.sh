@@ -8,7 +8,7 @@ for plugin in "$build"/plugins/*.so; do
   [ -e "$plugin" ] || { echo "no plugins in $build/plugins"; exit 1; }
   foreign=$(needs "$plugin" | grep -vE '^(libespalier_(sdk|graph|formats|run)|libc10|libtorch_cpu|libopenvino|libfmt|libstdc\+\+|libgcc_s|libc|libm|ld-linux.*)\.so')
   [ -z "$foreign" ] || { echo "$plugin links $foreign"; status=1; }
-  exported=$(nm -D --defined-only "$plugin" | awk '$2 ~ /[TDBR]/ { print $3 }')
+  exported=$(nm -D --defined-only "$plugin" | awk '$2 ~ /[TDBR]/ && $3 !~ /^(__bss_start|_edata|_end)$/ { print $3 }')
   [ "$exported" = espalier_plugin_v1 ] || { echo "$plugin exports: $exported"; status=1; }
   readelf -S "$plugin" | grep -q '\.espalier' || { echo "$plugin has no manifest"; status=1; }
 done

@@ -1,7 +1,7 @@
 #!/bin/sh
 # No architecture's name outside framework/formats and pipelines/: pruning, running and deploying must not know what they work on.
 cd "$1" || exit 2
-found=$(grep -rniE 'llama|smollm|qwen|mistral|gemma|gpt-?2|\bbert\b|resnet|mobilenet|falcon|bloom|whisper' framework plugins \
+found=$(grep -rniP '\b(llama|smollm|qwen|mistral|gemma|gpt-?|bert|resnet|mobilenet|falcon|bloom|whisper)[0-9.]*\b' framework plugins \
   --include='*.cpp' --include='*.h' --include='*.h.in' --include='*.txt' | grep -v '^framework/formats/' |
   grep -viE 'et al\.|arxiv|llm-pruner|paper')
 [ -z "$found" ] && exit 0
