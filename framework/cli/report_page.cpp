@@ -158,8 +158,8 @@ constexpr const char* style = R"css(
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebe6;--soft:#9aa89f;--line:#333c36;--paper:#141816;--panel:#1b211d;--leaf:#6cc08b;--leaf2:#2c5a3d;--warn:#ef8a78;--blue:#7fb3d5}}
 *{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 main{max-width:1120px;margin:0 auto;padding:28px 20px 60px}h1{margin:0;font-size:28px}h2{margin:36px 0 10px;font-size:19px}h3{margin:0 0 4px;font-size:13px;color:var(--soft);font-weight:600;text-transform:uppercase;letter-spacing:.04em}h4{margin:14px 0 4px;font-size:13px;color:var(--soft)}
-.sub{color:var(--soft);margin:4px 0 20px}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(240px,1fr));gap:12px}.card{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:14px 16px}.card p{margin:2px 0;color:var(--soft);font-size:13px}.card .big{font-size:22px;color:var(--ink);font-variant-numeric:tabular-nums}.arrow{color:var(--leaf)}
-table{border-collapse:collapse;font-size:13.5px}td,th{padding:4px 12px 4px 0;text-align:left;vertical-align:top}.grid{width:100%}.grid th{color:var(--soft);font-weight:600;border-bottom:1px solid var(--line)}.grid td{border-bottom:1px solid var(--line)}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.card table{width:100%}.card td:last-child{padding-right:0}
+.sub{color:var(--soft);margin:4px 0 20px}.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(290px,1fr));gap:12px}.card{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:14px 16px}.card p{margin:2px 0;color:var(--soft);font-size:13px}.card .big{font-size:22px;color:var(--ink);font-variant-numeric:tabular-nums}.arrow{color:var(--leaf)}
+table{border-collapse:collapse;font-size:13.5px}td,th{padding:4px 12px 4px 0;text-align:left;vertical-align:top}.grid{width:100%}.grid th{color:var(--soft);font-weight:600;border-bottom:1px solid var(--line)}.grid td{border-bottom:1px solid var(--line)}td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.card table{width:100%}.card td{overflow-wrap:anywhere}.card td.n{padding-left:8px}.card td:last-child{padding-right:0}
 .wide{overflow-x:auto}a{color:var(--leaf);text-decoration:none}.state{font-weight:600}.state.ran{color:var(--leaf)}.state.cached{color:var(--blue)}.state.failed,.error{color:var(--warn)}
 details{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:8px 14px;margin:8px 0}summary{cursor:pointer}pre,code{font:12.5px/1.45 ui-monospace,monospace;overflow-x:auto}svg{max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}
 .node{fill:var(--panel);stroke:var(--line)}.node.ran{stroke:var(--leaf)}.node.cached{stroke:var(--blue)}.node.failed{stroke:var(--warn);stroke-width:2}.edge{fill:none;stroke:var(--soft);stroke-opacity:.55}.axis{stroke:var(--line)}.curve{fill:none;stroke:var(--leaf);stroke-width:2}.raw{fill:none;stroke:var(--leaf2);stroke-width:1}.before{fill:var(--leaf2)}.after{fill:var(--leaf)}
@@ -202,7 +202,10 @@ std::string report_page(const ReportData& data) {
   if (data.when.empty())
     out += "not run yet";
   else
-    out += fmt::format("run {} · {} · took {}", escape_html(data.run_id), escape_html(data.when), human_seconds(data.seconds));
+    out += fmt::format("last run {} · {} · took {}", escape_html(data.run_id), escape_html(data.when), human_seconds(data.seconds));
+  double work = 0;
+  for (const ReportRow& row : data.rows) work += row.entry ? row.seconds : 0;
+  if (work > 0) out += " · the work behind these results took " + human_seconds(work);
   if (!data.machine.empty()) out += " · " + escape_html(data.machine);
   out += "</p>" + headline(data);
   out += "<h2>From source to package</h2><div class=wide>" + dag_chart(data) + "</div>";

@@ -46,6 +46,15 @@ pid_t victim_of(const Program& program, int kind) {
 }  // namespace
 
 TEST_CASE("kill -9 of host, worker or stage at any moment: the rerun finishes and redoes nothing that had finished") {
+  // How long an unbroken run takes here decides which moments lie inside one.
+  const auto start = std::chrono::steady_clock::now();
+  {
+    const Folder folder;
+    write_recipe(folder, small_recipe(folder));
+    Program whole(folder, {"run", (folder / "recipe.toml").string(), "--jobs", "2"});
+    REQUIRE(whole.wait() == 0);
+  }
+  const auto whole = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::steady_clock::now() - start).count();
   std::mt19937 random(20261);
   int interrupted_runs = 0;
   for (int round = 0; round < kRounds; ++round) {
@@ -54,7 +63,7 @@ TEST_CASE("kill -9 of host, worker or stage at any moment: the rerun finishes an
     const std::vector<std::string> call = {"run", (folder / "recipe.toml").string(), "--jobs", "2"};
     {
       Program program(folder, call);
-      std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<int>(0, 1800)(random)));
+      std::this_thread::sleep_for(std::chrono::milliseconds(std::uniform_int_distribution<long>(0, whole * 9 / 10)(random)));
       ::kill(victim_of(program, round % 3), SIGKILL);
       const int code = program.wait();
       interrupted_runs += code != 0;
