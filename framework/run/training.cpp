@@ -99,6 +99,7 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
   TrainingResult result;
   Json curve = Json::array();
   c10::AutoGradMode on(true);
+  const std::int64_t log_every = std::max<std::int64_t>(options.steps / 50, 1);  // a log of about fifty lines, however long the run
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t step = 0; step < options.steps; ++step) {
     double mean = 0;
@@ -119,11 +120,14 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (!context) continue;
     curve.push_back({step + 1, mean});
-    const double left = result.seconds / static_cast<double>(step + 1) * static_cast<double>(options.steps - step - 1);
     context->progress({.step = static_cast<std::uint64_t>(step + 1),
                        .total = static_cast<std::uint64_t>(options.steps),
                        .label = "training",
-                       .values = {{"loss", mean}, {"seconds left", left}}});
+                       .values = {{"loss", mean}}});
+    if (step + 1 == options.steps || (step + 1) % log_every == 0)
+      context->log(LogLevel::info,
+                   fmt::format("step {} of {}: loss {:.5f}, rate {:.3g}, {:.1f} tokens a second", step + 1, options.steps, mean,
+                               scheduled_rate(options, step), static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9)));
   }
   if (context) context->detail("curve.loss", std::move(curve));
   return result;

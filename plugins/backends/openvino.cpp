@@ -376,7 +376,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": ["openvino"]},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 500000000, "memory_per_byte": 4.0, "output_per_byte": 1.1}
+    "estimate": {"memory_base": 1.5e8, "memory_per_byte": 3, "output_per_byte": 1.05}
   } ] })json",
                 ESPALIER_COMPONENT("backend/openvino", OpenVino));
 

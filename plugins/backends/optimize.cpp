@@ -62,7 +62,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 300000000, "memory_per_byte": 2.0, "output_per_byte": 1.0}
+    "estimate": {"memory_base": 1e8, "memory_per_byte": 1.2, "output_per_byte": 1}
   } ] })json",
                 ESPALIER_COMPONENT("backend/optimize", Optimize));
 

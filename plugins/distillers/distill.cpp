@@ -120,7 +120,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "train", "type": "list<string>", "default": ["*"], "help": "patterns of the weights that change, such as *.mlp; the others stay frozen"}
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 2.5e9, "memory_per_byte": 4, "output_per_byte": 0.5}
+    "estimate": {"memory_base": 1e9, "memory_per_byte": 3, "output_per_byte": 0.5}
   }]
 })json",
                 ESPALIER_COMPONENT("distiller/distill", Distill));

@@ -49,7 +49,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "train", "type": "list<string>", "default": ["*"], "help": "patterns of the weights that change, such as *.mlp; the others stay frozen"}
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 2e9, "memory_per_byte": 5, "output_per_byte": 1}
+    "estimate": {"memory_base": 1.1e9, "memory_per_byte": 5, "output_per_byte": 1}
   }]
 })json",
                 ESPALIER_COMPONENT("distiller/finetune", Finetune));

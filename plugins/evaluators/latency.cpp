@@ -316,7 +316,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": true, "runtimes": []},
     "byte_exact": false, "exclusive": true,
-    "estimate": {"memory_base": 900000000, "memory_per_byte": 4.0, "output_per_byte": 0.0}
+    "estimate": {"memory_base": 6e8, "memory_per_byte": 1.6, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/latency", Latency));
 

@@ -126,7 +126,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": false,
-    "estimate": {"memory_base": 900000000, "memory_per_byte": 4.0, "output_per_byte": 0.0}
+    "estimate": {"memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/perplexity", Perplexity));
 

@@ -39,7 +39,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut channels (the axis of a layer norm)"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 1}
+    "estimate": {"memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}
   }]
 })json",
                 ESPALIER_COMPONENT("pruner/channels", ChannelPruner));
