@@ -1,5 +1,5 @@
-// Losses over a vocabulary: the matrix of logits is large (512 positions over 49,152 tokens: 100 MB), so the only copies made are the
-// gradient itself and a few rows at a time; what the backward pass needs besides the logits is one number a row.
+// Losses over a vocabulary: the matrix of logits is large (512 positions over 49,152 tokens: 100 MB), so the only copies made are
+// the gradient itself and a few rows at a time; what the backward pass needs besides the logits is one number a row.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
