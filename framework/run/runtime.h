@@ -36,8 +36,8 @@ class Runtime {
   virtual std::unique_ptr<LanguageModel> open_language_model(const std::filesystem::path& package, const OpenOptions& options) = 0;
 };
 
-/// Greedy or sampled continuation. `emit` gets each new token and returns false to stop. Returns the new tokens; `eos` ends them and is
-/// neither emitted nor returned.
+/// Greedy or sampled continuation. `emit` gets each new token and returns false to stop. Returns the new tokens; `eos` ends them
+/// and is neither emitted nor returned.
 struct GenerateOptions {
   std::int64_t tokens = 128;
   double temperature = 0;

@@ -28,8 +28,8 @@ class Session {
   ~Session();
   Session(Session&&) noexcept;
 
-  /// Makes initializers trainable (leaf tensors with requires_grad); the learnable() ones when `names` is empty. Returns their names.
-  /// Throws Error(invalid_input) for a name that is no floating initializer.
+  /// Makes initializers trainable (leaf tensors with requires_grad); the learnable() ones when `names` is empty. Returns their
+  /// names. Throws Error(invalid_input) for a name that is no floating initializer.
   std::vector<std::string> train(const std::vector<std::string>& names = {});
   at::Tensor parameter(const std::string& name) const;  ///< a bound initializer
   /// Binds another value to an initializer; that of a trainable one is copied into the leaf. Shapes must agree.
@@ -37,9 +37,9 @@ class Session {
   const std::vector<std::string>& trainable() const;
 
   /// Runs the graph. `wanted`: values to return (any value by name); the graph's outputs when empty. Only what they need is run;
-  /// a value is released after its last use unless autograd or `wanted` holds it. `inputs` may also name the output of a node: it is
-  /// taken as given and what makes it is not run. Inputs that the graph does not have are ignored.
-  /// Throws Error(invalid_input) naming a missing input, or the node that does not take its inputs' shapes.
+  /// a value is released after its last use unless autograd or `wanted` holds it. `inputs` may also name the output of a node: it
+  /// is taken as given and what makes it is not run. Inputs that the graph does not have are ignored. Throws Error(invalid_input)
+  /// naming a missing input, or the node that does not take its inputs' shapes.
   TensorMap run(const TensorMap& inputs, const std::vector<std::string>& wanted = {});
 
   /// Called with a value when it has been computed; a defined return value replaces it. One hook per value; empty removes it.
