@@ -214,14 +214,3 @@ TEST_CASE("a full disk is an error, a reader that went away is none") {
   CHECK(place.shell("\"$ESPALIER\" plugins --json | true").status == 0);
   CHECK_FALSE(has(place.shell("{ \"$ESPALIER\" plugins --json; echo \"status $?\" >&2; } | true").err, "internal"));
 }
-
-TEST_CASE("plugins and validate take less than 30 ms") {
-  const Recipes place;
-  double plugins = 1e9, validate = 1e9;  // the least of several: what else runs on the machine is not the program's time
-  for (int i = 0; i < 100 && (i < 10 || plugins >= 30 || validate >= 30); ++i) {
-    plugins = std::min(plugins, place.run({"plugins"}).milliseconds);
-    validate = std::min(validate, place.run({"validate", place.sound_file()}).milliseconds);
-  }
-  CHECK(plugins < 30);
-  CHECK(validate < 30);
-}

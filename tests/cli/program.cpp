@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -71,7 +70,6 @@ Outcome Workplace::start(const std::string& file, std::vector<std::string> argum
   posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
   posix_spawn_file_actions_addopen(&actions, 1, out.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
   posix_spawn_file_actions_addopen(&actions, 2, err.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  const auto begin = std::chrono::steady_clock::now();
   pid_t child = 0;
   const int problem = posix_spawn(&child, file.c_str(), &actions, nullptr, argv.data(), envp.data());
   posix_spawn_file_actions_destroy(&actions);
@@ -79,7 +77,6 @@ Outcome Workplace::start(const std::string& file, std::vector<std::string> argum
   int status = 0;
   waitpid(child, &status, 0);
   Outcome outcome;
-  outcome.milliseconds = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
   outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   outcome.out = content(out);
   outcome.err = content(err);

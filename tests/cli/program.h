@@ -8,7 +8,6 @@
 struct Outcome {
   int status = 0;  ///< exit code, or 128 + signal
   std::string out, err;
-  double milliseconds = 0;
   /// The last line of stdout as JSON; throws when it is none.
   nlohmann::json json() const;
 };
