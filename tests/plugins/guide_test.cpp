@@ -31,10 +31,22 @@ fs::path source_folder() {
 
 }  // namespace
 
-TEST_CASE("the guide shows the plugin that is compiled") {
-  const auto guide = text_of(source_folder() / "docs" / "plugins.md");
-  const auto begin = guide.find("```cpp\n") + 7, end = guide.find("```", begin);
-  CHECK(guide.substr(begin, end - begin) == text_of(source_folder() / "tests" / "plugins" / "guide" / "largest.cpp"));
+TEST_CASE("guide and README show the plugins that are compiled") {
+  const auto shown = [](const std::string& page) {
+    const auto text = text_of(source_folder() / page);
+    const auto begin = text.find("```cpp\n") + 7;
+    return text.substr(begin, text.find("```", begin) - begin);
+  };
+  CHECK(shown("docs/plugins.md") == text_of(source_folder() / "tests/plugins/guide/largest.cpp"));
+  CHECK(shown("README.md") == text_of(source_folder() / "tests/plugins/guide/nodes.cpp"));
+}
+
+TEST_CASE("the README's plugin counts the nodes of a model") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  context.run("evaluator/nodes", Json::object(), {{"model", save_model(context, graph)}});
+  CHECK(context.figures.at("nodes") == static_cast<double>(graph.nodes.size()));
 }
 
 TEST_CASE("the guide's plugin works as a stage and as a parameter") {
