@@ -156,6 +156,7 @@ build() {
   if [ ! -e "$build_folder/build.ninja" ]; then
     cmake --preset release -DESPALIER_DEPS="$deps" >"$log" 2>&1 || { tail -n 30 "$log" >&2; stop "cmake failed (whole log: build/configure.log)"; }
   fi
+  case ${1-} in "" | -*) ;; *) set -- --target "$@" ;; esac
   say "building"
   cmake --build "$build_folder" "$@" >&2 || stop "the build failed"
 }
