@@ -168,7 +168,7 @@ bool Dispatcher::may_start(const Pending& pending) const {
   if (static_cast<int>(running_.size()) >= std::max(1, options_.jobs)) return false;
   for (const Running& job : running_)
     if (job.pending.job.stage->component->exclusive) return false;
-  return running_.empty() || !pending.job.stage->component->exclusive;
+  return !pending.job.stage->component->exclusive || (running_.empty() && unsettled_.use_count() == 1);
 }
 
 /// True when the job has started or ended; false when it has to wait for another process.
@@ -395,6 +395,9 @@ void Dispatcher::conclude(std::list<Running>::iterator job, int status, std::int
   end(ended.pending, std::move(ended.outcome));
 }
 
-void Dispatcher::end(Pending& pending, JobOutcome outcome) { pending.ended(std::move(outcome)); }
+void Dispatcher::end(Pending& pending, JobOutcome outcome) {
+  outcome.unsettled = unsettled_;
+  pending.ended(std::move(outcome));
+}
 
 }  // namespace espalier

@@ -34,6 +34,7 @@ struct JobOutcome {
   std::uint64_t peak_rss = 0;
   std::filesystem::path folder;  ///< blobs and "log"; removed by who takes the outcome; empty when nothing started
   std::optional<Store::Lock> lock;
+  std::shared_ptr<const void> unsettled;  ///< until it is gone, the result is being published: no measurement starts
 };
 
 /// Runs jobs in worker processes: one thread that waits for all of them at once. Holds to the limit of jobs at a time, runs
@@ -82,6 +83,7 @@ class Dispatcher {
   // From here on the thread's own.
   std::list<Pending> pending_;
   std::list<Running> running_;
+  std::shared_ptr<const void> unsettled_ = std::make_shared<char>();  // shared with every outcome that was handed out
   std::unique_ptr<WorkerProcess> worker_;
   std::uint64_t next_id_ = 1;
   std::optional<Store::Lock> machine_;  // shared while stages run, or exclusive while one measures
