@@ -396,6 +396,8 @@ void Dispatcher::conclude(std::list<Running>::iterator job, int status, std::int
 }
 
 void Dispatcher::end(Pending& pending, JobOutcome outcome) {
+  // Here and not where the failure is reported: before that its log goes to the disk, and meanwhile another stage could start.
+  if (outcome.kind == JobOutcome::Kind::failed && !options_.keep_going) closed_ = true;
   outcome.unsettled = unsettled_;
   pending.ended(std::move(outcome));
 }
