@@ -2,7 +2,9 @@
 
 #include <ATen/ops/empty.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -19,7 +21,53 @@ std::int64_t positive(const Artifact& artifact, const char* key) {
   return found->get<std::int64_t>();
 }
 
+std::map<std::string, RegisterDataset::Open, std::less<>>& kinds() {
+  static std::map<std::string, RegisterDataset::Open, std::less<>> table;
+  return table;
+}
+
+const RegisterDataset tokens{"tokens", [](const Context& context, const Artifact& artifact) -> std::unique_ptr<Dataset> {
+                               return std::make_unique<TokenDataset>(context, artifact);
+                             }};
+
 }  // namespace
+
+Dataset::~Dataset() = default;
+
+RegisterDataset::RegisterDataset(const char* kind, Open open) { kinds().emplace(kind, open); }
+
+std::unique_ptr<Dataset> open_dataset(const Context& context, const Artifact& artifact) {
+  const std::string kind = artifact.meta.value("kind", "");
+  const auto found = kinds().find(kind);
+  if (artifact.type == ArtifactType::dataset && found != kinds().end()) return found->second(context, artifact);
+  std::vector<std::string> known;
+  for (const auto& [name, open] : kinds()) known.push_back(name);
+  throw_invalid(fmt::format("expected a data set, this is a {} of kind \"{}\"", to_string(artifact.type), kind),
+                "data set " + artifact.digest().hex(), fmt::format("kinds that can be read: {}", fmt::join(known, ", ")));
+}
+
+TensorMap inputs_for(const Graph& graph, const TensorMap& batch) {
+  TensorMap inputs;
+  std::vector<std::string> data;
+  for (const auto& [name, tensor] : batch)
+    if (name != "labels") data.push_back(name);
+  const bool only = graph.inputs.size() == 1 && data.size() == 1;
+  for (const Value& input : graph.inputs) {
+    const auto at = batch.find(only ? data.front() : input.name);
+    if (at == batch.end())
+      throw_invalid(fmt::format("the model wants an input \"{}\", which the data does not have", input.name), "port model",
+                    fmt::format("the data has: {}", fmt::join(data, ", ")));
+    inputs[input.name] = at->second;
+  }
+  return inputs;
+}
+
+std::vector<std::int64_t> spread(std::int64_t count, std::int64_t samples) {
+  samples = std::min(samples, count);
+  std::vector<std::int64_t> examples;
+  for (std::int64_t i = 0; i < samples; ++i) examples.push_back(i * count / samples);
+  return examples;
+}
 
 TokenDataset::TokenDataset(const Context& context, const Artifact& artifact) {
   const auto where = [&] { return "data set " + artifact.digest().hex(); };

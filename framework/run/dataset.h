@@ -1,5 +1,7 @@
 #pragma once
 #include <cstdint>
+#include <memory>
+#include <string_view>
 #include <vector>
 
 #include "run/tensor.h"
@@ -7,21 +9,46 @@
 
 namespace espalier {
 
+/// Examples that a model is fed by number. A kind of data set is one class in one file with a RegisterDataset.
+class Dataset {
+ public:
+  virtual ~Dataset();
+  virtual std::int64_t count() const = 0;
+  /// Examples by number, stacked along the first axis: what a model reads, by input name, and "labels" where they are known.
+  virtual TensorMap batch(const std::vector<std::int64_t>& examples) const = 0;
+};
+
+/// The data set of an artifact, by meta.kind. Throws Error(invalid_input) for a kind that nothing reads, and when the bytes do not
+/// match the meta.
+std::unique_ptr<Dataset> open_dataset(const Context& context, const Artifact& artifact);
+
+struct RegisterDataset {
+  using Open = std::unique_ptr<Dataset> (*)(const Context& context, const Artifact& artifact);
+  RegisterDataset(const char* kind, Open open);
+};
+
 /// A token data set: `count` windows of `sequence` tokens (mapped int32). meta.kind == "tokens".
-class TokenDataset {
+class TokenDataset final : public Dataset {
  public:
   /// Throws Error(invalid_input) when the artifact is of another kind or its bytes do not match its meta.
   TokenDataset(const Context& context, const Artifact& artifact);
-  std::int64_t count() const { return count_; }
+  std::int64_t count() const override { return count_; }
   std::int64_t sequence() const { return sequence_; }
   /// Windows by number → {"input_ids", "attention_mask", "position_ids"}, each [n, sequence] int64.
-  TensorMap batch(const std::vector<std::int64_t>& windows) const;
+  TensorMap batch(const std::vector<std::int64_t>& windows) const override;
   std::span<const std::int32_t> tokens() const;  ///< all, in order
 
  private:
   MappedFile file_;
   std::int64_t count_ = 0, sequence_ = 0;
 };
+
+/// The graph's inputs out of a batch, by name; a model with one input takes a batch's only array whatever it is called. Throws
+/// Error(invalid_input) naming an input that the batch does not have.
+TensorMap inputs_for(const Graph& graph, const TensorMap& batch);
+
+/// Numbers of examples spread evenly over a data set of `count`: no seed, and none twice; all of them when `samples` is more.
+std::vector<std::int64_t> spread(std::int64_t count, std::int64_t samples);
 
 /// Model and data must name the same tokenizer (digest); throws Error(invalid_input) naming both.
 void check_tokenizers(const Artifact& model, const Artifact& data);

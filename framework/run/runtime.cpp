@@ -20,7 +20,12 @@
 namespace espalier {
 
 LanguageModel::~LanguageModel() = default;
+DeployedModel::~DeployedModel() = default;
 Runtime::~Runtime() = default;
+
+std::unique_ptr<DeployedModel> Runtime::open_model(const std::filesystem::path& package, const OpenOptions&) {
+  throw_unsupported("this backend runs language models only", package.string(), "package the model with another backend");
+}
 
 namespace {
 
@@ -131,6 +136,28 @@ class GraphModel final : public LanguageModel {
   std::int64_t position_ = 0, capacity_ = 0;
 };
 
+class GraphRunner final : public DeployedModel {
+ public:
+  GraphRunner(const Graph& graph, const OpenOptions& options) : session_(graph) {
+    at::set_num_threads(std::max(options.threads, 1));
+    for (const Value& input : graph.inputs) inputs_.push_back(input.name);
+    for (const Value& output : graph.outputs) outputs_.push_back(output.name);
+  }
+  std::vector<std::string> inputs() const override { return inputs_; }
+  std::vector<std::string> outputs() const override { return outputs_; }
+  TensorMap run(const TensorMap& inputs) override {
+    c10::AutoGradMode off(false);
+    TensorMap values = session_.run(inputs);
+    for (auto& [name, value] : values)
+      if (value.is_floating_point()) value = value.to(at::kFloat);
+    return values;
+  }
+
+ private:
+  Session session_;
+  std::vector<std::string> inputs_, outputs_;
+};
+
 }  // namespace
 
 std::vector<std::int32_t> generate(LanguageModel& model, std::span<const std::int32_t> prompt, const GenerateOptions& options,
@@ -151,6 +178,10 @@ std::vector<std::int32_t> generate(LanguageModel& model, std::span<const std::in
 
 std::unique_ptr<LanguageModel> language_model(const Graph& graph, const OpenOptions& options) {
   return std::make_unique<GraphModel>(graph, options);
+}
+
+std::unique_ptr<DeployedModel> deployed_model(const Graph& graph, const OpenOptions& options) {
+  return std::make_unique<GraphRunner>(graph, options);
 }
 
 }  // namespace espalier

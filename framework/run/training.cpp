@@ -97,7 +97,6 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
   for (at::Tensor& p : parameters) p.mutable_grad().reset();
   AdamW optimizer(parameters, options);
   TrainingResult result;
-  Json curve = Json::array();
   c10::AutoGradMode on(true);
   const std::int64_t log_every = std::max<std::int64_t>(options.steps / 50, 1);  // a log of about fifty lines, however long the run
   const auto start = std::chrono::steady_clock::now();
@@ -119,7 +118,6 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
     result.losses.push_back(mean);
     result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (!context) continue;
-    curve.push_back({step + 1, mean});
     context->progress({.step = static_cast<std::uint64_t>(step + 1),
                        .total = static_cast<std::uint64_t>(options.steps),
                        .label = "training",
@@ -129,7 +127,6 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
                    fmt::format("step {} of {}: loss {:.5f}, rate {:.3g}, {:.1f} tokens a second", step + 1, options.steps, mean,
                                scheduled_rate(options, step), static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9)));
   }
-  if (context) context->detail("curve.loss", std::move(curve));
   return result;
 }
 

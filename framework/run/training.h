@@ -30,15 +30,14 @@ struct TrainingOptions {
 double scheduled_rate(const TrainingOptions& options, std::int64_t step);
 
 /// The loop: AdamW (Loshchilov & Hutter, 2019), warm-up and cosine, accumulation, clipping; progress with loss and time left,
-/// "curve.loss" as detail, cancellation between forward passes. `loss` gets the inputs of one forward pass and returns a scalar
-/// with a graph.
+/// cancellation between forward passes. `loss` gets the batch of one forward pass and returns a scalar with a graph.
 struct TrainingResult {
   std::vector<double> losses;
   std::int64_t tokens = 0;
   double seconds = 0;
 };
-using LossFunction = std::function<at::Tensor(const TensorMap& inputs)>;
-/// `batches(step, pass)` gives the inputs of each forward pass. context may be nullptr (tests).
+using LossFunction = std::function<at::Tensor(const TensorMap& batch)>;
+/// `batches(step, pass)` gives the batch of each forward pass. context may be nullptr (tests).
 TrainingResult train_loop(Session& session, const TrainingOptions& options,
                           const std::function<TensorMap(std::int64_t step, std::int64_t pass)>& batches, const LossFunction& loss,
                           Context* context);

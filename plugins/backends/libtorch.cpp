@@ -88,6 +88,11 @@ class LibTorch final : public Component, public Runtime {
     return std::make_unique<Checked>(graph, options, package.string());
   }
 
+  std::unique_ptr<DeployedModel> open_model(const std::filesystem::path& package, const OpenOptions& options) override {
+    read_package(package, false);
+    return deployed_model(read_onnx(package / "model.onnx"), options);
+  }
+
   void* interface(std::string_view id) override { return id == Runtime::interface_id ? static_cast<Runtime*>(this) : nullptr; }
 };
 

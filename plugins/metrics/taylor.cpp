@@ -10,10 +10,9 @@
 #include <cmath>
 #include <set>
 
-#include "run/dataset.h"
 #include "run/metric.h"
+#include "run/objective.h"
 #include "run/session.h"
-#include "run/training.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
@@ -38,22 +37,6 @@ std::vector<bool> counted_members(const Graph& graph, const CoupledGroup& group,
   return std::find(chosen.begin(), chosen.end(), true) == chosen.end() ? choose("all") : chosen;
 }
 
-/// Windows spread evenly over the data set: no seed, and no window twice.
-std::vector<std::int64_t> spread(std::int64_t count, std::int64_t samples) {
-  samples = std::min(samples, count);
-  std::vector<std::int64_t> windows;
-  for (std::int64_t i = 0; i < samples; ++i) windows.push_back(i * count / samples);
-  return windows;
-}
-
-TensorMap for_graph(const Graph& graph, TensorMap batch) {
-  TensorMap inputs;
-  for (const auto& input : graph.inputs) {
-    if (auto at = batch.find(input.name); at != batch.end()) inputs.insert(*at);
-  }
-  return inputs;
-}
-
 class Taylor final : public MetricComponent {
  public:
   Scores score(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
@@ -61,8 +44,9 @@ class Taylor final : public MetricComponent {
     if (!data)
       throw_invalid("metric/taylor needs data, and the stage has none", {}, "give the stage a data set: data = \"@corpus\"");
     if (context.has_input("model")) check_tokenizers(context.input("model"), *data);
-    const TokenDataset dataset(context, *data);
-    const auto windows = spread(dataset.count(), params.integer("samples"));
+    const auto dataset = open_dataset(context, *data);
+    const auto objective = objective_for(graph, *dataset);
+    const auto windows = spread(dataset->count(), params.integer("samples"));
     if (static_cast<std::int64_t>(windows.size()) < params.integer("samples")) {
       context.log(LogLevel::warning,
                   fmt::format("the data has {} windows; samples = {} takes them all", windows.size(), params.integer("samples")));
@@ -93,8 +77,8 @@ class Taylor final : public MetricComponent {
       context.check_cancelled();
       const auto end = std::min(windows.size(), begin + static_cast<std::size_t>(batch));
       const double share = static_cast<double>(end - begin) / static_cast<double>(windows.size());
-      const double loss =
-          backward(session, graph, dataset, {windows.begin() + std::ptrdiff_t(begin), windows.begin() + std::ptrdiff_t(end)});
+      const double loss = backward(session, graph, *dataset, *objective,
+                                   {windows.begin() + std::ptrdiff_t(begin), windows.begin() + std::ptrdiff_t(end)});
       accumulate(session, along, share);
       if (per_pass) add_absolute(groups, counted, along, scores);
       done += end - begin;
@@ -105,11 +89,11 @@ class Taylor final : public MetricComponent {
   }
 
  private:
-  static double backward(Session& session, const Graph& graph, const TokenDataset& dataset,
+  static double backward(Session& session, const Graph& graph, const Dataset& dataset, const Objective& objective,
                          const std::vector<std::int64_t>& windows) {
-    const auto inputs = for_graph(graph, dataset.batch(windows));
-    auto out = session.run(inputs, {"logits"});
-    auto loss = causal_cross_entropy(out.at("logits"), inputs.at("input_ids"));
+    const auto batch = dataset.batch(windows);
+    auto out = session.run(inputs_for(graph, batch), objective.values());
+    auto loss = objective.hard(out, batch);
     out.clear();
     loss.backward();
     return loss.item<double>();

@@ -1,0 +1,116 @@
+#include "run/objective.h"
+
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cross_entropy_loss.h>
+#include <ATen/ops/mse_loss.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "run/training.h"
+#include "sdk/error.h"
+
+namespace espalier {
+
+Objective::~Objective() = default;
+
+namespace {
+
+bool has(const std::vector<Value>& values, std::string_view name) {
+  return std::any_of(values.begin(), values.end(), [&](const Value& v) { return v.name == name; });
+}
+
+void check_same_shape(const at::Tensor& student, const at::Tensor& teacher) {
+  if (student.sizes() == teacher.sizes()) return;
+  throw_invalid(
+      fmt::format("the student answers [{}], the teacher [{}]", fmt::join(student.sizes(), ", "), fmt::join(teacher.sizes(), ", ")),
+      "ports student, teacher", "take a teacher with the same vocabulary or classes");
+}
+
+class NextToken final : public Objective {
+ public:
+  std::string_view name() const override { return "next token"; }
+  std::vector<std::string> values() const override { return {"logits"}; }
+  at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
+    return causal_cross_entropy(values.at("logits"), batch.at("input_ids"));
+  }
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const override {
+    check_same_shape(student.at("logits"), teacher.at("logits"));
+    return soft_target_loss(student.at("logits"), teacher.at("logits"), temperature);
+  }
+};
+
+/// Targets under "labels", answers in the graph's first output.
+class Labelled : public Objective {
+ public:
+  explicit Labelled(std::string output) : output_(std::move(output)) {}
+  std::vector<std::string> values() const override { return {output_}; }
+
+ protected:
+  const at::Tensor& answer(const TensorMap& values) const { return values.at(output_); }
+  static const at::Tensor& labels(const TensorMap& batch) {
+    const auto found = batch.find("labels");
+    if (found == batch.end()) throw_invalid("the data has no labels", "port data", "give labels, or train on a teacher alone");
+    return found->second;
+  }
+  std::string output_;
+};
+
+/// Cross-entropy over classes: answers are logits [n, classes, …], labels [n, …].
+class Classes final : public Labelled {
+ public:
+  using Labelled::Labelled;
+  std::string_view name() const override { return "classes"; }
+  at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
+    const at::Tensor logits = answer(values), wanted = labels(batch).to(at::kLong);
+    if (logits.dim() != wanted.dim() + 1)
+      throw_invalid(fmt::format("labels of shape [{}] for answers of shape [{}], expected one class an answer",
+                                fmt::join(wanted.sizes(), ", "), fmt::join(logits.sizes(), ", ")),
+                    "port data");
+    if (wanted.numel() > 0 && (wanted.min().item<std::int64_t>() < 0 || wanted.max().item<std::int64_t>() >= logits.size(1)))
+      throw_invalid(fmt::format("a label lies outside the model's {} classes", logits.size(1)), "port data");
+    return at::cross_entropy_loss(logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat), wanted);
+  }
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const override {
+    check_same_shape(answer(student), answer(teacher));
+    const auto rows = [](const at::Tensor& t) { return t.movedim(1, -1).reshape({1, -1, t.size(1)}); };
+    return soft_target_loss(rows(answer(student)), rows(answer(teacher)), temperature);
+  }
+};
+
+class Values final : public Labelled {
+ public:
+  using Labelled::Labelled;
+  std::string_view name() const override { return "values"; }
+  at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
+    const at::Tensor& wanted = labels(batch);
+    if (answer(values).sizes() != wanted.sizes())
+      throw_invalid(fmt::format("labels of shape [{}] for answers of shape [{}]", fmt::join(wanted.sizes(), ", "),
+                                fmt::join(answer(values).sizes(), ", ")),
+                    "port data");
+    return at::mse_loss(answer(values), wanted.to(answer(values).scalar_type()));
+  }
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double) const override {
+    check_same_shape(answer(student), answer(teacher));
+    return at::mse_loss(answer(student), answer(teacher));
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port) {
+  const std::string where = fmt::format("port {}", port);
+  if (dynamic_cast<const TokenDataset*>(&data)) {
+    if (has(graph.inputs, "input_ids") && has(graph.outputs, "logits")) return std::make_unique<NextToken>();
+    throw_invalid("the model is no causal language model: it needs an input \"input_ids\" and an output \"logits\"", where);
+  }
+  if (graph.outputs.empty()) throw_invalid("the model has no output", where);
+  const std::string output = graph.outputs.front().name;
+  const TensorMap first = data.batch({0});
+  const auto labels = first.find("labels");
+  if (labels != first.end() && labels->second.is_floating_point()) return std::make_unique<Values>(output);
+  return std::make_unique<Classes>(output);
+}
+
+}  // namespace espalier

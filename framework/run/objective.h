@@ -1,0 +1,31 @@
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "run/dataset.h"
+#include "run/tensor.h"
+
+namespace espalier {
+
+/// What a model is to become good at, told by graph and data: next tokens, classes, or values. Training minimises it, metrics take
+/// its gradient, distillation compares a student with its teacher by it.
+class Objective {
+ public:
+  virtual ~Objective();
+  virtual std::string_view name() const = 0;
+  /// The values of the graph that a forward pass has to give (Session::run's `wanted`).
+  virtual std::vector<std::string> values() const = 0;
+  /// Mean loss against the data itself (hard targets), a scalar: nats, or squared error. `batch` is as the data set gave it. Throws
+  /// Error(invalid_input) where the data has no targets, or some outside what the model can answer.
+  virtual at::Tensor hard(const TensorMap& values, const TensorMap& batch) const = 0;
+  /// Mean loss against a teacher's values (soft targets): KL(teacher ‖ student) at `temperature` times temperature² (Hinton et al.,
+  /// 2015), or squared error where there are no classes. Throws Error(invalid_input) when the two answer differently shaped.
+  virtual at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const = 0;
+};
+
+/// Token data trains next tokens (input_ids → logits); labels that are integers train classes, floating ones values, both by the
+/// graph's first output. Throws Error(invalid_input) when graph and data do not go together. `port` names the model in messages.
+std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port = "model");
+
+}  // namespace espalier

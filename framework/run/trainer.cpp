@@ -1,0 +1,162 @@
+#include "run/trainer.h"
+
+#include <c10/core/GradMode.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+
+#include "formats/model_artifact.h"
+#include "run/scope.h"
+#include "run/session.h"
+#include "sdk/error.h"
+
+namespace espalier {
+
+Trainer::~Trainer() = default;
+
+namespace {
+
+TrainingOptions training_options(const Params& params, std::uint64_t seed) {
+  TrainingOptions options;
+  options.steps = params.integer("steps");
+  options.batch = params.integer("batch");
+  options.accumulation = params.integer("accumulation");
+  options.learning_rate = params.number("learning_rate");
+  options.warmup = params.integer("warmup");
+  options.final_share = params.number("final_share");
+  options.weight_decay = params.number("weight_decay");
+  options.beta1 = params.number("beta1");
+  options.beta2 = params.number("beta2");
+  options.epsilon = params.number("epsilon");
+  options.clip = params.number("clip");
+  options.seed = seed;
+  return options;
+}
+
+/// Examples in the order of training: epoch after epoch, each in a permutation of its own.
+class ExampleOrder {
+ public:
+  ExampleOrder(std::int64_t count, std::uint64_t seed) : count_(count), seed_(seed) {}
+  std::vector<std::int64_t> take(std::int64_t first, std::int64_t n) {
+    std::vector<std::int64_t> examples;
+    for (std::int64_t k = first; k < first + n; ++k) {
+      if (order_.empty() || k / count_ != epoch_) {
+        epoch_ = k / count_;
+        order_ = shuffled(count_, seed_ + static_cast<std::uint64_t>(epoch_));
+      }
+      examples.push_back(order_[static_cast<std::size_t>(k % count_)]);
+    }
+    return examples;
+  }
+
+ private:
+  std::int64_t count_, epoch_ = -1;
+  std::uint64_t seed_;
+  std::vector<std::int64_t> order_;
+};
+
+/// Mean hard loss over all examples, one at a time, without gradients.
+double mean_loss(Session& session, const TrainingTask& task, const Objective& objective, Context& context, std::string_view label) {
+  c10::NoGradGuard no_gradients;
+  const Dataset& data = *task.heldout;
+  double sum = 0;
+  for (std::int64_t i = 0; i < data.count(); ++i) {
+    context.check_cancelled();
+    const TensorMap batch = data.batch({i});
+    sum += objective.hard(session.run(inputs_for(task.model, batch), objective.values()), batch).item<double>();
+    context.progress({std::uint64_t(i + 1), std::uint64_t(data.count()), label, {{"loss", sum / double(i + 1)}}});
+  }
+  return sum / static_cast<double>(data.count());
+}
+
+}  // namespace
+
+std::vector<std::string> trainable_weights(const Graph& graph, const std::vector<std::string>& patterns) {
+  const Scope scope{patterns, {}};
+  const Uses uses(graph);
+  auto fixed = [&](const std::string& name) {
+    for (const auto& reader : uses.readers_of(name)) {
+      const auto& node = graph.nodes[reader.node];
+      if (node.op == "RotaryEmbedding" || node.op == "DequantizeLinear" || node.op == "QuantizeLinear") return true;
+      if (node.op == "BatchNormalization" && reader.input >= 3) return true;
+    }
+    return false;
+  };
+  std::vector<std::string> names, all;
+  for (const auto& [name, tensor] : graph.initializers) {
+    if (!is_floating(tensor.dtype) || tensor.count() < 2 || fixed(name)) continue;
+    const auto answers = scope_names(uses, graph, name);
+    all.insert(all.end(), answers.begin(), answers.end());
+    if (scope.covers(answers)) names.push_back(name);
+  }
+  if (names.empty()) {
+    const auto& pattern = scope.include.empty() ? std::string() : scope.include.front();
+    throw_invalid(fmt::format("train = \"{}\" means no floating-point weight of the model", pattern), "parameter train",
+                  all.empty() ? "the model has none; train before quantizing"
+                              : fmt::format("weights are in: {}", fmt::join(near_scopes(pattern, all), ", ")));
+  }
+  return names;
+}
+
+Trained train_graph(Context& context, const Params& params, const TrainingTask& task, const Objective& objective,
+                    const PassLoss& loss) {
+  const auto options = training_options(params, context.seed());
+  Trained trained;
+  Session session(task.model);
+  session.train(trainable_weights(task.model, params.texts("train")));
+  if (task.heldout) trained.heldout_before = mean_loss(session, task, objective, context, "held-out loss before");
+  ExampleOrder order(task.data.count(), options.seed);
+  const auto batches = [&](std::int64_t step, std::int64_t pass) {
+    return task.data.batch(order.take((step * options.accumulation + pass) * options.batch, options.batch));
+  };
+  const auto pass_loss = [&](const TensorMap& batch) {
+    return loss.loss(session.run(inputs_for(task.model, batch), loss.wanted), batch);
+  };
+  trained.result = train_loop(session, options, batches, pass_loss, &context);
+  if (task.heldout) trained.heldout_after = mean_loss(session, task, objective, context, "held-out loss after");
+  trained.model = session.graph();
+  return trained;
+}
+
+void TrainerComponent::run(Context& context) {
+  const char* port = distils() ? "student" : "model";
+  const Artifact& source = context.input(port);
+  const Graph model = load_model(context, source);
+  std::optional<Graph> teacher;
+  std::unique_ptr<Dataset> heldout;
+  check_tokenizers(source, context.input("data"));
+  if (distils()) {
+    check_tokenizers(context.input("teacher"), context.input("data"));
+    teacher = load_model(context, context.input("teacher"));
+  }
+  const auto data = open_dataset(context, context.input("data"));
+  if (data->count() == 0) throw_invalid("the data set is empty", "port data");
+  if (context.has_input("heldout")) {
+    check_tokenizers(source, context.input("heldout"));
+    heldout = open_dataset(context, context.input("heldout"));
+    if (heldout->count() == 0) throw_invalid("the held-out data set is empty", "port heldout");
+  }
+  const Trained trained = train(context, context.params(), {model, teacher ? &*teacher : nullptr, *data, heldout.get(), port});
+
+  context.output("model", save_model(context, trained.model));
+  context.figure("parameters", static_cast<double>(trained.model.parameter_count()));
+  const TrainingResult& result = trained.result;
+  if (!result.losses.empty()) {
+    context.figure("loss_first", result.losses.front());
+    context.figure("loss_last", result.losses.back());
+  }
+  if (trained.heldout_before) context.figure("heldout_loss_before", *trained.heldout_before);
+  if (trained.heldout_after) context.figure("heldout_loss_after", *trained.heldout_after);
+  context.figure("tokens", static_cast<double>(result.tokens));
+  if (result.seconds > 0) context.figure("tokens_per_second", static_cast<double>(result.tokens) / result.seconds);
+  Json curve = Json::array();
+  for (std::size_t i = 0; i < result.losses.size(); ++i) curve.push_back({i + 1, result.losses[i]});
+  context.detail("curve.loss", std::move(curve));
+}
+
+void* TrainerComponent::interface(std::string_view id) {
+  return id == Trainer::interface_id ? static_cast<Trainer*>(this) : nullptr;
+}
+
+}  // namespace espalier
