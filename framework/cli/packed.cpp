@@ -1,13 +1,10 @@
 #include "cli/packed.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
-#include <array>
 #include <cerrno>
 
-#include "engine/installation.h"
+#include "engine/tool.h"
 #include "sdk/error.h"
 #include "store/files.h"
 
@@ -57,15 +54,7 @@ void write_text(const fs::path& file, const std::string& text) {
 /// The worker knows ONNX; this program knows no tensors.
 void pack_model(const Store& store, const Digest& artifact, const fs::path& folder) {
   const Json request = {{"store", store.root().string()}, {"artifact", artifact.hex()}, {"out", folder.string()}};
-  std::string worker = Installation::current().worker().string(), tool = "--tool", name = "pack-model", text = request.dump();
-  std::array<char*, 5> arguments = {worker.data(), tool.data(), name.data(), text.data(), nullptr};
-  pid_t pid = 0;
-  if (const int error = ::posix_spawn(&pid, worker.c_str(), nullptr, nullptr, arguments.data(), environ); error != 0)
-    throw_resource(worker, "start the worker", error);
-  int status = 0;
-  while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-    throw Error(ErrorCode::failed, "the model could not be packed; the worker's message is above", folder.string());
+  run_worker_tool("pack-model", request.dump());
 }
 
 bool may_replace(const fs::path& folder) {

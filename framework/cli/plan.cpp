@@ -1,8 +1,14 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <set>
+
 #include "cli/command.h"
+#include "cli/display.h"
 #include "cli/table.h"
 #include "engine/engine.h"
+#include "engine/estimate.h"
+#include "sdk/error.h"
 
 namespace espalier {
 namespace {
@@ -79,11 +85,37 @@ std::string as_text(const Plan& plan, const Preflight& flight, bool colour) {
   return text;
 }
 
+/// What estimates stand on: the speed of this machine, and the sources' models and data, which are made where they are missing.
+void prepare_estimates(const LoadedRecipe& loaded, Store& store, const EngineOptions& options, const CommonOptions& common) {
+  std::set<int> threads;
+  for (const Stage& stage : loaded.plan.stages) threads.insert(stage.threads);
+  for (const int count : threads) {
+    if (known_speed(store, count)) continue;
+    remark(common, fmt::format("measuring this machine with {} thread{}", count, count == 1 ? "" : "s"));
+    measure_speed(store, count);
+  }
+  EngineOptions sources = options;
+  sources.wanted.clear();
+  sources.force.clear();
+  const auto needed = loaded.plan.closure(options.wanted);
+  for (const Stage& stage : loaded.plan.stages) {
+    const bool wanted = options.wanted.empty() || std::find(needed.begin(), needed.end(), stage.name) != needed.end();
+    if (wanted && stage.component->kind() == "source") sources.wanted.push_back(stage.name);
+  }
+  if (sources.wanted.empty()) return;
+  Display display(common);
+  for (const StageResult& result : execute(loaded.plan, store, loaded.catalog, sources, display))
+    if (result.error)
+      throw Error(error_code_from(result.error->code), result.error->message, result.error->where, result.error->hint);
+}
+
 CommandAction set_up(CLI::App& app) {
   auto recipe = std::make_shared<RecipeArguments>();
   auto wanted = std::make_shared<std::vector<std::string>>();
   auto force = std::make_shared<std::vector<std::string>>();
+  auto estimate = std::make_shared<bool>(false);
   recipe->attach(app);
+  app.add_flag("--estimate", *estimate, "measure this machine once and run the sources, so that time and memory can be told");
   app.add_option("STAGE", *wanted, "only these stages and what they need");
   app.add_option("--force", *force, "a stage that would run even when cached (again for more)")
       ->type_name("STAGE")
@@ -97,6 +129,7 @@ CommandAction set_up(CLI::App& app) {
     for (const auto& name : *wanted) require_stage(loaded->plan, name);
     for (const auto& name : *force) require_stage(loaded->plan, name);
     Store store = open_store(common);
+    if (*estimate) prepare_estimates(*loaded, store, options, common);
     const Preflight flight = preflight(loaded->plan, store, loaded->catalog, options);
     if (common.json)
       print_json(as_json(loaded->plan, flight));
@@ -110,11 +143,11 @@ CommandAction set_up(CLI::App& app) {
   };
 }
 
-const RegisterCommand registered{
-    {"plan",
-     "show what would run, what is cached and why not, and estimates of memory, disk and time",
-     {"espalier plan recipe.toml", "espalier plan recipe.toml package --set sparsity=0.3", "espalier plan recipe.toml --json"},
-     set_up}};
+const RegisterCommand registered{{"plan",
+                                  "show what would run, what is cached and why not, and estimates of memory, disk and time",
+                                  {"espalier plan recipe.toml", "espalier plan recipe.toml package --set sparsity=0.3",
+                                   "espalier plan recipe.toml --estimate", "espalier plan recipe.toml --json"},
+                                  set_up}};
 
 }  // namespace
 }  // namespace espalier

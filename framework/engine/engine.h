@@ -46,7 +46,8 @@ struct EngineOptions {
   const std::atomic<int>* interrupted = nullptr;  ///< becomes the signal's number
 };
 
-/// What `plan` shows: which stages hit, and estimates.
+/// What `plan` shows: which stages hit, and estimates. Where the manifest's own estimate cannot be had (engine/estimate.h), memory
+/// is linear in the bytes that the stage reads, and seconds are those of the newest run of this recipe.
 struct PlannedStage {
   std::string name;
   bool known = false;

@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "engine/engine.h"
+#include "engine/estimate.h"
 #include "engine/key.h"
 #include "sdk/error.h"
 
@@ -131,6 +132,24 @@ Preflight preflight(const Plan& plan, Store& store, const Catalog& catalog, cons
     flight.stages.push_back(std::move(planned));
   }
 
+  // The manifests' own estimates, from what is there already.
+  const auto estimates = estimate_plan(
+      plan, catalog,
+      [&](const Stage& stage, const std::string& port) -> std::optional<Facts> {
+        const auto found = known.find(stage.name);
+        if (found == known.end() || !found->second.entry) return std::nullopt;
+        const auto output = found->second.entry->outputs.find(port);
+        if (output == found->second.entry->outputs.end()) return std::nullopt;
+        return facts_of(store.artifact(output->second.second));
+      },
+      [&](int threads) { return known_speed(store, threads); });
+  for (PlannedStage& stage : flight.stages) {
+    if (stage.hit) continue;
+    const StageEstimate& estimate = estimates.at(stage.name);
+    if (estimate.memory) stage.memory = static_cast<std::uint64_t>(std::max(*estimate.memory, 0.0));
+    if (estimate.seconds) stage.seconds = std::max(*estimate.seconds, 0.0);
+  }
+
   std::vector<std::uint64_t> memories;
   const bool misses = std::any_of(flight.stages.begin(), flight.stages.end(), [](const PlannedStage& stage) { return !stage.hit; });
   const auto past = misses ? past_seconds(store, plan) : decltype(past_seconds(store, plan)){};
@@ -138,6 +157,7 @@ Preflight preflight(const Plan& plan, Store& store, const Catalog& catalog, cons
     if (stage.hit) continue;
     flight.disk += stage.disk;
     memories.push_back(stage.memory);
+    if (stage.seconds) continue;
     if (const auto found = past.find({stage.name, plan.find(stage.name)->use}); found != past.end()) stage.seconds = found->second;
   }
   std::sort(memories.rbegin(), memories.rend());

@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <map>
 #include <mutex>
+#include <set>
 
 #include "formats/bounds.h"
 #include "formats/onnx.h"
+#include "graph/op.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -103,6 +106,32 @@ Graph load_model(const Context& context, const Artifact& artifact) {
   return graph;
 }
 
+namespace {
+
+/// Work and memory of one position of one example (every free dimension 1, no past), for estimates: multiply-accumulates, and the
+/// bytes of all values that data flows through. Nothing for a graph whose shapes cannot be told.
+void add_costs(Json& meta, const Graph& graph) {
+  try {
+    const ValueMap values = infer(graph);
+    std::set<std::string> constant{""};
+    for (const auto& [name, tensor] : graph.initializers) constant.insert(name);
+    double macs = 0, bytes = 0;
+    for (const Node& node : graph.nodes) {
+      const bool fixed =
+          std::all_of(node.inputs.begin(), node.inputs.end(), [&](const auto& name) { return constant.contains(name); });
+      if (fixed) constant.insert(node.outputs.begin(), node.outputs.end());
+      if (fixed) continue;
+      const Cost own = cost(graph, values, node, {{"past", 0}});
+      macs += own.macs;
+      bytes += own.bytes_written;
+    }
+    meta["macs"] = macs;
+    meta["activation_bytes"] = bytes;
+  } catch (const Error&) {}
+}
+
+}  // namespace
+
 Artifact save_model(Context& context, const Graph& graph) {
   Artifact artifact;
   artifact.type = ArtifactType::model;
@@ -127,6 +156,7 @@ Artifact save_model(Context& context, const Graph& graph) {
   meta("tokenizer", "espalier.tokenizer");
   artifact.meta["parameters"] = graph.parameter_count();
   artifact.meta["weight_bytes"] = graph.weight_bytes();
+  add_costs(artifact.meta, graph);
   artifact.meta["inputs"] = describe_values(graph.inputs);
   artifact.meta["outputs"] = describe_values(graph.outputs);
   return artifact;

@@ -122,6 +122,8 @@ Artifact save_package(Context& context, const Graph& model, const Artifact& mode
   if (!tokenizer.is_null()) package.meta["tokenizer"] = tokenizer;
   if (!task.is_null()) package.meta["task"] = task;
   package.meta["size_bytes"] = size + text.size();
+  for (const char* fact : {"macs", "activation_bytes"})
+    if (const auto found = model_artifact.meta.find(fact); found != model_artifact.meta.end()) package.meta[fact] = *found;
   package.meta["parameters"] =
       model_artifact.meta.contains("parameters") ? model_artifact.meta["parameters"] : Json(model.parameter_count());
   return package;

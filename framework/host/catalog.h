@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "host/expression.h"
 #include "sdk/artifact.h"
 
 namespace espalier {
@@ -31,6 +32,15 @@ struct PortInfo {
   std::string help;
 };
 
+/// What a stage of a component takes, as expressions over facts of its inputs ("model.parameters", "data.sequence"), its
+/// parameters, "threads", and the machine ("machine.flops" and "machine.bandwidth" a second); see engine/estimate.h.
+struct EstimateInfo {
+  std::optional<Expression> memory;   ///< bytes at the peak
+  std::optional<Expression> seconds;  ///< of the stage's process
+  /// Output port → fact → value, where an output's facts are not those of the first input of its type.
+  std::map<std::string, std::map<std::string, Expression>> outputs;
+};
+
 struct ComponentInfo {
   std::string name, version, summary;     ///< "pruner/channels"
   std::vector<PortInfo> inputs, outputs;  ///< the first output is the default port
@@ -39,8 +49,9 @@ struct ComponentInfo {
   std::vector<std::string> runtimes;  ///< "torch", "openvino": their versions enter the key
   bool byte_exact = false;            ///< the numeric profile stays out of the key
   bool exclusive = false;             ///< measures speed: runs alone, machine fingerprint in the key
-  /// Linear estimates from the bytes of all inputs (files of sources included).
+  /// Linear estimates from the bytes of all inputs (files of sources included), where `estimate` says nothing.
   double memory_base = 6e8, memory_per_byte = 3.0, output_per_byte = 1.0;
+  EstimateInfo estimate;
   std::filesystem::path file;  ///< the plugin that offers it
   std::string kind() const;    ///< "pruner"
 };

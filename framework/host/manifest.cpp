@@ -203,6 +203,43 @@ ParameterInfo read_parameter(Reader& in, std::set<std::string>& taken) {
   return p;
 }
 
+/// An expression over what the component declares; a name that it does not is a slip.
+std::optional<Expression> read_expression(Reader& in, const std::string& key, const ComponentInfo& c) {
+  if (!in.get(key)) return std::nullopt;
+  const std::string text = in.text(key, true);
+  if (text.empty()) return std::nullopt;
+  std::vector<std::string> known{"threads", "machine", "input"};
+  for (const auto& port : c.inputs) known.push_back(port.name);
+  for (const auto& parameter : c.parameters) known.push_back(parameter.name);
+  try {
+    Expression expression(text);
+    for (const std::string& name : expression.names()) {
+      const std::string first = name.substr(0, name.find('.'));
+      if (std::find(known.begin(), known.end(), first) != known.end()) continue;
+      const auto near = nearest(first, known);
+      in.complain(in.place(key), fmt::format("speaks of \"{}\", which is no input and no parameter{}", name,
+                                             near ? fmt::format(" (did you mean \"{}\"?)", *near) : ""));
+    }
+    return expression;
+  } catch (const Error& error) {
+    in.complain(in.place(key), fmt::format("is wrong: {} ({})", error.message(), error.where()));
+    return std::nullopt;
+  }
+}
+
+void read_output_facts(const Json& value, const std::string& place, ComponentInfo& c, std::vector<std::string>& problems) {
+  Reader outputs(value, place, problems);
+  for (const auto& port : c.outputs) {
+    const Json* facts = outputs.get(port.name);
+    if (!facts) continue;
+    Reader in(*facts, outputs.place(port.name), problems);
+    if (!in.sound()) continue;
+    for (const auto& [fact, text] : facts->items())
+      if (auto expression = read_expression(in, fact, c)) c.estimate.outputs[port.name].emplace(fact, std::move(*expression));
+  }
+  outputs.refuse_unknown();
+}
+
 void read_depends(Reader& in, ComponentInfo& c, std::vector<std::string>& problems) {
   if (const Json* value = in.get("depends")) {
     Reader depends(*value, in.place("depends"), problems);
@@ -222,6 +259,9 @@ void read_depends(Reader& in, ComponentInfo& c, std::vector<std::string>& proble
       else if (number)
         *target = *number;
     }
+    c.estimate.memory = read_expression(estimate, "memory", c);
+    c.estimate.seconds = read_expression(estimate, "seconds", c);
+    if (const Json* outputs = estimate.get("outputs")) read_output_facts(*outputs, estimate.place("outputs"), c, problems);
     estimate.refuse_unknown();
   }
 }

@@ -99,3 +99,19 @@ TEST_CASE("a fingerprint of another build says which side to rebuild") {
   CHECK(has(with("sdk=99;torch=3.0;abi=cxx11-gnu"), "update Espalier"));
   CHECK(has(with("nonsense"), ESPALIER_FINGERPRINT));
 }
+
+TEST_CASE("estimates are expressions over what the component declares") {
+  Json plugin = sound();
+  plugin["components"][0]["estimate"] = {{"memory", "1e9 + 4 * model.parameters * (1 - sparsity)"},
+                                         {"seconds", "2 * model.macs / machine.flops * threads"},
+                                         {"outputs", {{"model", {{"parameters", "model.parameters * (1 - sparsity)"}}}}}};
+  const auto info = parse(plugin);
+  INFO(info.problem);
+  REQUIRE(info.usable);
+  CHECK(info.components[0].estimate.memory->names() == std::vector<std::string>{"model.parameters", "sparsity"});
+  CHECK(info.components[0].estimate.outputs.at("model").contains("parameters"));
+  CHECK(has(problem("/components/0/estimate/memory", "1 +"), "estimate.memory is wrong: the expression \"1 +\" ends too early"));
+  CHECK(has(problem("/components/0/estimate/seconds", "sparsty * 2"), "did you mean \"sparsity\"?"));
+  CHECK(has(problem("/components/0/estimate/seconds", 3), "must be a string"));
+  CHECK(has(problem("/components/0/estimate/outputs", Json{{"modle", Json::object()}}), "did you mean \"model\"?"));
+}
