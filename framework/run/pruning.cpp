@@ -13,6 +13,7 @@
 
 #include "formats/model_artifact.h"
 #include "formats/safetensors.h"
+#include "run/compensation.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -456,6 +457,25 @@ Scores scores_for(Context& context, const Graph& graph, const std::vector<Couple
 
 }  // namespace
 
+namespace {
+
+Graph compensated(Context& context, const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal) {
+  const Params& params = context.params();
+  if (!context.has_input("data"))
+    throw_invalid("compensate = true needs data, and the stage has none", "parameter compensate", "give it: data = \"@corpus\"");
+  const auto data = open_dataset(context, context.input("data"));
+  std::vector<Compensated> report;
+  Graph out = compensate(context, graph, groups, removal, *data,
+                         {.samples = params.integer("compensation_samples"), .batch = 1, .ridge = params.number("ridge")}, report);
+  Json rows = Json::array();
+  for (const Compensated& row : report) rows.push_back({row.tensor, row.error_before, row.error_after});
+  context.detail("compensation",
+                 {{"columns", {"weight", "relative error without", "with compensation"}}, {"rows", std::move(rows)}});
+  return out;
+}
+
+}  // namespace
+
 void run_pruner(Context& context, CoupledGroup::Kind kind) {
   const auto options = options_from(context.params());
   const Graph graph = load_model(context, context.input("model"));
@@ -469,7 +489,9 @@ void run_pruner(Context& context, CoupledGroup::Kind kind) {
   context.check_cancelled();
 
   CutReport report;
-  const Graph smaller = cut(graph, groups, selection.removal, options.allow_inexact, &report);
+  const bool refit = context.params().flag("compensate");
+  const Graph smaller = cut(refit ? compensated(context, graph, groups, selection.removal) : graph, groups, selection.removal,
+                            options.allow_inexact, &report);
   context.output("model", save_model(context, smaller));
   context.output("masks", save_masks(context, groups, selection.removal));
   Json rows = Json::array();

@@ -47,8 +47,8 @@ Selection select_units(const Graph& graph, const std::vector<CoupledGroup>& grou
                        const SelectionOptions& options);
 
 /// A pruner as a stage. Ports: model, data (optional, for the metric), scores (optional, instead of the metric). Parameters:
-/// metric, sparsity, scope, exclude, per_scope, ranking, minimum, multiple, allow_inexact, normalise. Outputs: model, masks (u8 per
-/// unit and group, 1 = kept). Figures: parameters, sparsity, groups. Details: widths.
+/// metric, sparsity, scope, exclude, per_scope, ranking, minimum, multiple, allow_inexact, normalise, and those of compensation.
+/// Outputs: model, masks (u8 per unit and group, 1 = kept). Figures: parameters, sparsity, groups. Details: widths, compensation.
 void run_pruner(Context& context, CoupledGroup::Kind kind);
 
 }  // namespace espalier

@@ -1,4 +1,5 @@
 // Structured pruning of channels: of feed-forward layers, of convolutions, of whatever the operators' axis maps couple.
+#include "run/compensation_parameters.h"
 #include "run/pruning.h"
 #include "sdk/plugin.h"
 
@@ -36,7 +37,8 @@ ESPALIER_PLUGIN(R"json({
       {"name": "normalise", "type": "string", "default": "none", "choices": ["none", "mean", "max", "sum"], "help": "divide each group's scores before global ranking; mean is a good choice for magnitudes"},
       {"name": "minimum", "type": "number", "default": 0.1, "min": 0, "max": 1, "help": "share of its channels that every group keeps, one at least"},
       {"name": "multiple", "type": "integer", "default": 1, "min": 1, "max": 4096, "unit": "channels", "help": "round the channels left in a layer up to a multiple that the target likes"},
-      {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut channels (the axis of a layer norm)"}
+      {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut channels (the axis of a layer norm)"},
+)json" ESPALIER_COMPENSATION_PARAMETERS R"json(
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "estimate": {"memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}

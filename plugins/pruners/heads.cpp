@@ -1,4 +1,5 @@
 // Structured pruning of attention heads: a key-value head goes with all query heads that read it.
+#include "run/compensation_parameters.h"
 #include "run/pruning.h"
 #include "sdk/plugin.h"
 
@@ -36,7 +37,8 @@ ESPALIER_PLUGIN(R"json({
       {"name": "normalise", "type": "string", "default": "none", "choices": ["none", "mean", "max", "sum"], "help": "divide each layer's scores before global ranking; mean is a good choice for magnitudes"},
       {"name": "minimum", "type": "number", "default": 0.1, "min": 0, "max": 1, "help": "share of its heads that every layer keeps, one at least"},
       {"name": "multiple", "type": "integer", "default": 1, "min": 1, "max": 64, "unit": "heads", "help": "round the units left in a layer (key-value heads) up to a multiple"},
-      {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut heads"}
+      {"name": "allow_inexact", "type": "boolean", "default": false, "help": "also cut where what is kept computes something else without the cut heads"},
+)json" ESPALIER_COMPENSATION_PARAMETERS R"json(
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "estimate": {"memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}

@@ -1,6 +1,9 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/allclose.h>
+#include <ATen/ops/linalg_lstsq.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/tensor.h>
 #include <c10/core/GradMode.h>
 
 #include <catch2/catch_test_macros.hpp>
@@ -11,6 +14,7 @@
 #include "formats/model_artifact.h"
 #include "formats/safetensors.h"
 #include "graph/surgery.h"
+#include "run/dataset.h"
 #include "run/session.h"
 #include "toy_model.h"
 
@@ -170,4 +174,66 @@ TEST_CASE("pruners refuse what makes no sense, and say what would") {
   CHECK_THROWS_WITH(context.run("pruner/heads", {{"sparsity", 0.2}}, {{"model", save_model(context, toy_residual_network())}}),
                     ContainsSubstring("no attention heads"));
   CHECK(context.outputs.empty());
+}
+
+TEST_CASE("compensation refits the readers of cut channels by least squares") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const auto model = save_model(context, graph);
+  const auto data = toy_dataset(context, 12, 24, 5);
+  const std::string down = "model.layers.0.mlp.down_proj.weight";
+  Json parameters{{"sparsity", 0.3}, {"scope", {"*.mlp"}}};
+  context.run("pruner/channels", parameters, {{"model", model}, {"data", data}});
+  const Graph plain = load_model(context, context.outputs.at("model"));
+  const Removal removal = removal_of(context, context.outputs.at("masks"));
+  CHECK_FALSE(context.details.contains("compensation"));
+  parameters.update({{"compensate", true}, {"compensation_samples", 12}, {"ridge", 1e-9}});
+  context.run("pruner/channels", parameters, {{"model", model}, {"data", data}});
+  const Graph refitted = load_model(context, context.outputs.at("model"));
+  CHECK(removal_of(context, context.outputs.at("masks")) == removal);
+
+  // The oracle: what the uncut model's kept channels carry, against what its product was, by LibTorch's own least squares.
+  Session session(graph);
+  at::Tensor x, y;
+  const Uses uses(graph);
+  const Node& product = graph.nodes[uses.readers_of(down).front().node];
+  const auto batch = open_dataset(context, data)->batch(spread(12, 12));
+  const TensorMap values = session.run(inputs_for(graph, batch), {product.input(0), product.output(0)});
+  x = values.at(product.input(0)).flatten(0, 1).to(at::kDouble);
+  y = values.at(product.output(0)).flatten(0, 1).to(at::kDouble);
+  std::vector<std::int64_t> kept;
+  const auto& gone = std::find_if(removal.begin(), removal.end(), [](const auto& entry) {
+                       return entry.first.find("layers.0.mlp") != std::string::npos;
+                     })->second;
+  for (std::int64_t i = 0; i < x.size(1); ++i)
+    if (!std::binary_search(gone.begin(), gone.end(), i)) kept.push_back(i);
+  const at::Tensor seen = x.index_select(1, at::tensor(at::ArrayRef<std::int64_t>(kept), at::kLong));
+  const at::Tensor best = std::get<0>(at::linalg_lstsq(seen, y));
+  const at::Tensor ours = to_aten(*refitted.initializer(down)).to(at::kDouble);
+  REQUIRE(ours.sizes() == best.sizes());
+  CHECK(at::allclose(at::matmul(seen, ours), at::matmul(seen, best), 1e-3, 1e-3 * y.abs().mean().item<double>()));
+
+  // The report says what it brought, and every other weight is as it was cut.
+  const Json& rows = context.details.at("compensation").at("rows");
+  CHECK(rows.size() == 2);
+  for (const Json& row : rows) CHECK(row[2].get<double>() < 0.9 * row[1].get<double>());
+  for (const auto& [name, tensor] : plain.initializers)
+    if (name.find("down_proj") == std::string::npos) CHECK(tensor.digest() == refitted.initializer(name)->digest());
+}
+
+TEST_CASE("compensation works on attention heads, and says when it cannot") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  const auto data = toy_dataset(context, 12, 24, 5);
+  const Json parameters{{"sparsity", 0.5}, {"compensate", true}, {"compensation_samples", 12}};
+  context.run("pruner/heads", parameters, {{"model", model}, {"data", data}});
+  const Json& rows = context.details.at("compensation").at("rows");
+  REQUIRE_FALSE(rows.empty());
+  for (const Json& row : rows) CHECK(row[2].get<double>() <= row[1].get<double>());
+  CHECK_THROWS_WITH(context.run("pruner/heads", parameters, {{"model", model}}), ContainsSubstring("needs data"));
+  const auto network = save_model(context, toy_residual_network());
+  CHECK_THROWS_WITH(context.run("pruner/channels", {{"sparsity", 0.3}, {"compensate", true}}, {{"model", network}, {"data", data}}),
+                    ContainsSubstring("input"));
 }
