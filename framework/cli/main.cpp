@@ -77,6 +77,7 @@ int run_program(int argc, char** argv, CommonOptions& common) {
                                    "espalier plugins pruner/channels", "espalier COMMAND --help"}));
   app.set_help_flag("-h,--help", "this text");
   add_common(app, common);
+  app.require_subcommand(0, 1);  // a second command's name is a stage's: `espalier plan recipe.toml test`
   std::vector<std::pair<CLI::App*, CommandAction>> actions;
   for (const auto& command : commands()) {
     CLI::App* sub = app.add_subcommand(command.name, command.summary);

@@ -67,3 +67,19 @@ TEST_CASE("plan with a store that cannot be written is a clear error") {
   CHECK(call.err.find("file.txt") != std::string::npos);
   CHECK(call.err.find("internal") == std::string::npos);
 }
+
+TEST_CASE("a stage may be called like a command") {
+  const Workplace place;
+  place.write("file.txt", "text\n");
+  const auto file = place
+                        .write("r.toml",
+                               "[params]\npath = \"absent.txt\"\n[stages.test]\nuse = \"source/described\"\npath = \"${path}\"\n"
+                               "[stages.report]\nuse = \"pruner/described\"\nmodel = \"@test\"\n")
+                        .string();
+  const auto set = "path=" + (place.folder / "file.txt").string();
+  const auto call = place.run({"plan", file, "test", "--set", set, "--json"});
+  INFO(call.err);
+  REQUIRE(call.status == 0);
+  CHECK(call.json()["stages"].size() == 1);
+  CHECK(place.run({"plan", file, "report", "--set", set}).status == 0);
+}
