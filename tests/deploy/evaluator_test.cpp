@@ -1,4 +1,3 @@
-#include <ATen/TensorOperators.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
@@ -10,7 +9,6 @@
 #include "deploy/tiny.h"
 #include "run/dataset.h"
 #include "sdk/error.h"
-#include "sdk/statistics.h"
 
 using namespace espalier;
 using namespace espalier::test;
@@ -89,58 +87,6 @@ TEST_CASE("windows, stride and limit of perplexity") {
   CHECK(marked.figures.at("perplexity") != two.figures.at("perplexity"));
   CHECK(refused([&] { run({{"window", 32}, {"stride", 33}}); }));
   CHECK(refused([&] { run({{"window", 1 << 20}}); }));
-}
-
-TEST_CASE("quality comes with the interval that windows allow") {
-  Tiny& tiny = Tiny::get();
-  const Outcome of_model = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", tiny.heldout}});
-  const double low = of_model.figures.at("perplexity_low"), high = of_model.figures.at("perplexity_high");
-  CHECK(low < of_model.figures.at("perplexity"));
-  CHECK(of_model.figures.at("perplexity") < high);
-  Pieces pieces;
-  for (const Json& value : of_model.details.at("samples.nll")) pieces.sums.push_back(47 * value.get<double>());
-  pieces.counts.assign(pieces.sums.size(), 47.0);
-  CHECK(std::exp(bootstrap(pieces).low) == Approx(low).epsilon(1e-9));
-  CHECK(of_model.details.at("samples.tokens").size() == pieces.sums.size());
-}
-
-TEST_CASE("agreement is KL from the original and the share of equal first tokens") {
-  Tiny& tiny = Tiny::get();
-  const Artifact int8 = tiny.quantized();
-  const auto run = [&](Workshop::Inputs inputs, const Json& params = Json::object()) {
-    inputs["data"] = tiny.heldout;
-    return tiny.workshop.run("evaluator/agreement", inputs, params);
-  };
-  const Outcome self = run({{"model", tiny.model}, {"original", tiny.model}});
-  CHECK(self.figures.at("kl") == Approx(0).margin(1e-6));
-  CHECK(self.figures.at("top1_agreement") == 1);
-
-  // The oracle, written out in f64.
-  const Outcome given = run({{"model", int8}, {"original", tiny.model}}, {{"limit", 2}});
-  const TokenDataset data(tiny.workshop.context(), tiny.heldout);
-  const auto first = language_model(tiny.graph(tiny.model), {2, false}), second = language_model(tiny.graph(int8), {2, false});
-  double kl = 0, same = 0;
-  for (std::int64_t w = 0; w < 2; ++w) {
-    const auto window = data.tokens().subspan(static_cast<std::size_t>(48 * w), 48);
-    const std::vector<std::int64_t> fed(window.begin(), window.end());
-    first->reset();
-    second->reset();
-    const at::Tensor p = at::log_softmax(first->feed(fed, true).to(at::kDouble), 1).narrow(0, 0, 47);
-    const at::Tensor q = at::log_softmax(second->feed(fed, true).to(at::kDouble), 1).narrow(0, 0, 47);
-    kl += (p.exp() * (p - q)).sum().item<double>();
-    same += p.argmax(1).eq(q.argmax(1)).sum().item<double>();
-  }
-  CHECK(given.figures.at("kl") == Approx(kl / 94).epsilon(1e-3));
-  CHECK(given.figures.at("kl") > 0);
-  CHECK(given.figures.at("top1_agreement") == Approx(same / 94));
-  CHECK(given.figures.at("kl_low") <= given.figures.at("kl"));
-  CHECK(given.details.at("samples.kl").size() == 2);
-
-  const Artifact package = tiny.package("backend/libtorch", int8);
-  const Outcome deployed = run({{"package", package}, {"original", tiny.model}}, {{"limit", 2}});
-  CHECK(deployed.figures.at("kl") == Approx(given.figures.at("kl")).epsilon(1e-3));
-  CHECK(refused([&] { run({{"model", tiny.model}}); }));
-  CHECK(refused([&] { run({{"model", tiny.model}, {"package", package}, {"original", tiny.model}}); }));
 }
 
 TEST_CASE("an evaluator wants one subject, and data of the subject's tokenizer") {
