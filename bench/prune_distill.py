@@ -1,0 +1,136 @@
+"""A cut of 20 % of the FFN channels and its repair by distillation: this project's recipe against the same in plain PyTorch.
+
+python bench/prune_distill.py --train TEXT --text TEXT [--steps N] [--only ours|torch]
+
+Prints both sides' seconds, peak memory and perplexity (39 windows of 512 tokens), and the ratios ours / PyTorch. The PyTorch side is
+what a person would write: eager, bf16 autocast, AdamW with warm-up and cosine, KL at temperature 1 plus 0.2 cross-entropy.
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+
+root = pathlib.Path(__file__).resolve().parent.parent
+recipe = root / "bench/prune_distill.toml"
+
+
+def espalier(*words):
+    out = subprocess.run([root / "espalier", *words, "--json"], check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def ours(store, settings):
+    result = espalier("run", recipe, "--store", store, *settings)
+    stages = {s["name"]: s for s in result["stages"]}
+    timed = [stages[name] for name in ("base", "corpus", "pruned", "distilled")]
+    return {"seconds": sum(s["seconds"] for s in timed), "peak_bytes": max(s["peak_rss_bytes"] for s in timed),
+            "perplexity": stages["quality"]["figures"]["perplexity"], "parameters": stages["pruned"]["figures"]["parameters"]}
+
+
+def plain(folder, steps):
+    """In a process of its own: prints one line of JSON."""
+    import numpy as np
+    import torch
+    from torch.nn import functional
+    from torch_llama import Llama, read_onnx
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    weights, shape = read_onnx(f"{folder}/base")
+    windows = {part: torch.from_numpy(np.fromfile(f"{folder}/{part}/tokens.i32", "<i4").astype(np.int64)).view(-1, 512)
+               for part in ("corpus", "test")}
+    begin = time.time()
+    teacher = Llama({name: w for name, w in weights.items()}, **shape)
+    student = Llama({name: w.clone() for name, w in weights.items()}, **shape)
+    down = [f"model.layers.{i}.mlp.down_proj.weight" for i in range(student.layers)]
+
+    # Scores: |Σ w·∂L/∂w| over each column of the down projections, 16 windows.
+    for name in down:
+        student.weights[name].requires_grad_(True)
+    scores = [torch.zeros(student.weights[name].shape[1]) for name in down]
+    spread = range(0, len(windows["corpus"]), max(1, len(windows["corpus"]) // 16))
+    for i in list(spread)[:16]:
+        ids = windows["corpus"][i:i + 1]
+        logits = student(ids)
+        functional.cross_entropy(logits[0, :-1], ids[0, 1:]).backward()
+        for k, name in enumerate(down):
+            w = student.weights[name]
+            scores[k] += (w.detach() * w.grad).sum(0).abs()
+            w.grad = None
+    every = torch.cat(scores)
+    bound = every.sort().values[int(0.2 * len(every))]
+    for k, name in enumerate(down):
+        width = min(len(scores[k]), max(16, 16 * math.ceil(int((scores[k] > bound).sum()) / 16)))
+        kept = scores[k].topk(width).indices.sort().values
+        for part in ("gate_proj", "up_proj"):
+            full = name.replace("down_proj", part)
+            student.weights[full] = student.weights[full].detach()[kept].clone()
+        student.weights[name] = student.weights[name].detach()[:, kept].clone()
+    trained = [w.requires_grad_(True) for name, w in student.weights.items() if w.is_floating_point() and not name.startswith("rotary")]
+    parameters = sum(w.numel() for w in trained)
+    print(f"cut to {parameters} parameters after {time.time() - begin:.1f} s", file=sys.stderr, flush=True)
+
+    optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
+    order = torch.randperm(len(windows["corpus"]), generator=torch.Generator().manual_seed(0))
+    for step in range(steps):
+        ids = windows["corpus"][order[step % len(order)]][None]
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                wanted = teacher(ids).float().log_softmax(-1)
+            logits = student(ids).float()
+        soft = functional.kl_div(logits.log_softmax(-1), wanted, log_target=True, reduction="sum") / ids.numel()
+        (soft + 0.2 * functional.cross_entropy(logits[0, :-1], ids[0, 1:])).backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        share = (step + 1) / 10 if step < 10 else 0.5 * (1 + math.cos(math.pi * (step - 10) / max(steps - 10, 1)))
+        optimizer.param_groups[0]["lr"] = 2e-4 * share
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % 20 == 19:
+            print(f"step {step + 1}: loss {soft.item():.4f}, {(time.time() - begin):.0f} s", file=sys.stderr, flush=True)
+    seconds = time.time() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    with torch.no_grad():
+        total = sum(functional.cross_entropy(student(ids[None])[0, :-1], ids[1:]).item() for ids in windows["test"][:39])
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "perplexity": math.exp(total / min(39, len(windows["test"]))),
+                      "parameters": parameters}))
+
+
+def main():
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--train", required=True)
+    words.add_argument("--text", required=True)
+    words.add_argument("--steps", type=int, default=200)
+    words.add_argument("--only", choices=["ours", "torch"])
+    words.add_argument("--child", help=argparse.SUPPRESS)
+    given = words.parse_args()
+    if given.child:
+        return plain(given.child, given.steps)
+    settings = [f"--set=train={os.path.abspath(given.train)}", f"--set=text={os.path.abspath(given.text)}", f"--set=steps={given.steps}"]
+    sides = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/store"
+        if given.only != "torch":
+            sides["ours"] = ours(store, settings)
+            print(json.dumps({"ours": sides["ours"]}), flush=True)
+        if given.only != "ours":
+            for stage in ("base", "corpus", "test"):
+                subprocess.run([root / "espalier", "run", recipe, stage, "--store", store, "--quiet", *settings], check=True,
+                               stdout=subprocess.DEVNULL)
+                subprocess.run([root / "espalier", "export", recipe, f"{stage}.model" if stage == "base" else stage, f"{folder}/{stage}",
+                                "--store", store, "--quiet", *settings], check=True)
+            out = subprocess.run([sys.executable, __file__, "--train", given.train, "--text", given.text, "--steps", str(given.steps),
+                                  "--child", folder], check=True, stdout=subprocess.PIPE, text=True)
+            sides["torch"] = json.loads(out.stdout.splitlines()[-1])
+            print(json.dumps({"torch": sides["torch"]}), flush=True)
+    if len(sides) == 2:
+        print(json.dumps({f"{figure}_ratio": round(sides["ours"][figure] / sides["torch"][figure], 4)
+                          for figure in ("seconds", "peak_bytes", "perplexity")}))
+
+
+if __name__ == "__main__":
+    main()
