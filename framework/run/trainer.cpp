@@ -99,12 +99,24 @@ std::vector<std::string> trainable_weights(const Graph& graph, const std::vector
   return names;
 }
 
+namespace {
+
+std::vector<std::string> trained_by(const Graph& graph, const Params& params, const PassLoss& loss) {
+  std::vector<std::string> names;
+  if (!loss.only_beside) names = trainable_weights(graph, params.texts("train"));
+  for (const auto& name : loss.beside)
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  return names;
+}
+
+}  // namespace
+
 Trained train_graph(Context& context, const Params& params, const TrainingTask& task, const Objective& objective,
                     const PassLoss& loss) {
   const auto options = training_options(params, context.seed());
   Trained trained;
   Session session(task.model);
-  session.train(trainable_weights(task.model, params.texts("train")));
+  session.train(trained_by(task.model, params, loss));
   if (task.heldout) trained.heldout_before = mean_loss(session, task, objective, context, "held-out loss before");
   ExampleOrder order(task.data.count(), options.seed);
   const auto batches = [&](std::int64_t step, std::int64_t pass) {
@@ -150,6 +162,8 @@ void TrainerComponent::run(Context& context) {
   if (trained.heldout_after) context.figure("heldout_loss_after", *trained.heldout_after);
   context.figure("tokens", static_cast<double>(result.tokens));
   if (result.seconds > 0) context.figure("tokens_per_second", static_cast<double>(result.tokens) / result.seconds);
+  for (const auto& [name, value] : trained.figures) context.figure(name, value);
+  for (const auto& [name, value] : trained.details) context.detail(name, value);
   Json curve = Json::array();
   for (std::size_t i = 0; i < result.losses.size(); ++i) curve.push_back({i + 1, result.losses[i]});
   context.detail("curve.loss", std::move(curve));

@@ -1,6 +1,7 @@
 #pragma once
 /// What finetuning and distillation share, as a stage and inside other stages (iterative pruning).
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct Trained {
   Graph model;
   TrainingResult result;
   std::optional<double> heldout_before, heldout_after;  ///< mean hard loss
+  std::map<std::string, double> figures;                ///< a trainer's own, for the stage around it
+  std::map<std::string, Json> details;
 };
 
 /// C++ interface of distillers.
@@ -53,6 +56,8 @@ class TrainerComponent : public Component, public Trainer {
 struct PassLoss {
   std::vector<std::string> wanted;
   std::function<at::Tensor(const TensorMap& values, const TensorMap& batch)> loss;
+  std::vector<std::string> beside = {};  ///< initializers that are trained whatever `train` names (projections, adapters)
+  bool only_beside = false;              ///< nothing else is
 };
 
 /// Trains task.model by `loss`, with the options that every distiller has (run/training_parameters.h).

@@ -1,12 +1,14 @@
 // Distillation (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015): the student learns the teacher's whole
-// distribution over the next token (soft targets), beside the text itself (hard targets).
+// answers (soft targets), the data itself (hard targets), and what flows inside the teacher: hidden states after blocks, attention
+// distributions.
 #include <ATen/ops/mul.h>
 #include <c10/core/GradMode.h>
 
 #include <optional>
 
+#include "run/adapter_training.h"
+#include "run/features.h"
 #include "run/session.h"
-#include "run/trainer.h"
 #include "run/training_parameters.h"
 #include "sdk/plugin.h"
 
@@ -15,12 +17,16 @@ using namespace espalier;
 namespace {
 
 struct Losses {
-  double soft = 0, hard = 0, temperature = 1;
+  double soft = 0, hard = 0, hidden = 0, attention = 0, temperature = 1;
 };
 
 Losses losses_from(const Params& params) {
   Losses losses;
-  const std::map<std::string, double*> known{{"soft", &losses.soft}, {"hard", &losses.hard}, {"temperature", &losses.temperature}};
+  const std::map<std::string, double*> known{{"soft", &losses.soft},
+                                             {"hard", &losses.hard},
+                                             {"hidden", &losses.hidden},
+                                             {"attention", &losses.attention},
+                                             {"temperature", &losses.temperature}};
   for (const auto& [name, value] : params.numbers("losses")) {
     auto at = known.find(name);
     if (at == known.end()) {
@@ -30,7 +36,7 @@ Losses losses_from(const Params& params) {
         if (candidate.substr(0, 2) == name.substr(0, 2)) near = fmt::format("did you mean \"{}\"? ", candidate);
       }
       throw_invalid(fmt::format("losses: there is no \"{}\"", name), "parameter losses",
-                    near + "there are: soft, hard, temperature");
+                    near + "there are: soft, hard, hidden, attention, temperature");
     }
     if (value < 0 || (name == "temperature" && value == 0)) {
       throw_invalid(fmt::format("losses: {} = {} must be {}", name, value, name == "temperature" ? "above 0" : "0 or more"),
@@ -38,11 +44,52 @@ Losses losses_from(const Params& params) {
     }
     *at->second = value;
   }
-  if (losses.soft == 0 && losses.hard == 0) {
-    throw_invalid("losses: neither soft nor hard has a weight, so there is nothing to learn", "parameter losses",
+  if (losses.soft + losses.hard + losses.hidden + losses.attention == 0) {
+    throw_invalid("losses: nothing has a weight, so there is nothing to learn", "parameter losses",
                   "such as: losses = { soft = 1.0, temperature = 2.0 }");
   }
   return losses;
+}
+
+FeatureOptions feature_options(const Params& params, const Losses& losses, std::uint64_t seed) {
+  FeatureOptions options;
+  options.hidden = losses.hidden > 0;
+  options.attention = losses.attention > 0;
+  options.measure = params.text("hidden_loss") == "cosine" ? HiddenMeasure::cosine : HiddenMeasure::mse;
+  options.layer_map = params.texts("layer_map");
+  options.seed = seed;
+  if (!options.hidden && !options.attention && options.layer_map != std::vector<std::string>{"auto"}) {
+    throw_invalid("layer_map is given, but no loss compares layers", "parameter layer_map",
+                  "give losses.hidden or losses.attention a weight");
+  }
+  return options;
+}
+
+/// What each loss was, forward pass by forward pass, before its weight.
+class Curves {
+ public:
+  void add(const std::string& name, const at::Tensor& value) {
+    auto& curve = curves_[name];
+    curve.push_back(value.item<double>());
+  }
+  void write(Trained& trained) const {
+    for (const auto& [name, curve] : curves_) {
+      Json points = Json::array();
+      for (std::size_t i = 0; i < curve.size(); ++i) points.push_back({i + 1, curve[i]});
+      trained.details["curve.loss_" + name] = std::move(points);
+      trained.figures["loss_" + name + "_first"] = curve.front();
+      trained.figures["loss_" + name + "_last"] = curve.back();
+    }
+  }
+
+ private:
+  std::map<std::string, std::vector<double>> curves_;
+};
+
+Json table_of(const FeatureLosses& features) {
+  Json rows = Json::array();
+  for (const auto& row : features.rows()) rows.push_back({row.student, row.teacher, row.width, row.teacher_width, row.attentions});
+  return {{"columns", {"student", "teacher", "width", "teacher width", "attentions"}}, {"rows", std::move(rows)}};
 }
 
 /// The tokenizers of student and teacher, where both are known, must be one: soft targets compare token by token.
@@ -65,27 +112,47 @@ class Distill final : public TrainerComponent {
     if (!task.teacher) throw_invalid("there is no teacher to learn from", "distiller/distill");
     const auto objective = objective_for(task.model, task.data, task.port);
     const auto of_teacher = objective_for(*task.teacher, task.data, "teacher");
+    const FeatureLosses features(task.model, *task.teacher, feature_options(params, losses, context.seed()));
+    const auto together = [](std::vector<std::string> names, const std::vector<std::string>& more) {
+      names.insert(names.end(), more.begin(), more.end());
+      return names;
+    };
+    const auto asked = together(of_teacher->values(), features.teacher_values());
     std::optional<Session> guide;
-    if (losses.soft > 0) guide.emplace(*task.teacher);
+    if (losses.soft > 0 || !features.rows().empty()) guide.emplace(features.teacher());
+    Curves curves;
     const auto loss = [&](const TensorMap& values, const TensorMap& batch) {
+      const TensorMap answers = guide ? ask(*guide, features.teacher(), batch, asked) : TensorMap{};
       at::Tensor sum;
-      const auto add = [&sum](const at::Tensor& part, double weight) {
+      const auto add = [&](const char* name, double weight, auto&& compute) {
+        if (weight == 0) return;
+        const at::Tensor part = compute();
+        curves.add(name, part);
         const at::Tensor weighted = at::mul(part, weight);
         sum = sum.defined() ? sum.add(weighted) : weighted;
       };
-      if (losses.hard > 0) add(objective->hard(values, batch), losses.hard);
-      if (guide) add(objective->soft(values, answers(*guide, *task.teacher, batch, *of_teacher), losses.temperature), losses.soft);
+      add("hard", losses.hard, [&] { return objective->hard(values, batch); });
+      add("soft", losses.soft, [&] { return objective->soft(values, answers, losses.temperature); });
+      add("hidden", losses.hidden, [&] { return features.hidden(values, answers); });
+      add("attention", losses.attention, [&] { return features.attention(values, answers); });
       return sum;
     };
-    return train_graph(context, params, task, *objective, {objective->values(), loss});
+    PassLoss pass{together(objective->values(), features.student_values()), loss, features.projections()};
+    Trained trained = train_with_adapter(context, params, {features.student(), task.teacher, task.data, task.heldout, task.port},
+                                         *objective, std::move(pass));
+    trained.model = features.strip(trained.model);
+    curves.write(trained);
+    if (!features.rows().empty()) trained.details["layers"] = table_of(features);
+    if (!features.projections().empty()) trained.figures["projections"] = static_cast<double>(features.projections().size());
+    return trained;
   }
 
  private:
   bool distils() const override { return true; }
 
-  static TensorMap answers(Session& teacher, const Graph& graph, const TensorMap& batch, const Objective& objective) {
+  static TensorMap ask(Session& teacher, const Graph& graph, const TensorMap& batch, const std::vector<std::string>& values) {
     c10::NoGradGuard no_gradients;
-    return teacher.run(inputs_for(graph, batch), objective.values());
+    return teacher.run(inputs_for(graph, batch), values);
   }
 };
 
@@ -107,7 +174,10 @@ ESPALIER_PLUGIN(R"json({
       {"name": "model", "type": "model", "help": "the trained student"}
     ],
     "parameters": [
-      {"name": "losses", "type": "map<number>", "default": {"soft": 1.0, "hard": 0.5, "temperature": 2.0}, "help": "weights of the soft targets (the teacher's distribution) and the hard ones (the text), 0 where left out; and the temperature, 1 where left out"},)json" ESPALIER_TRAINING_PARAMETERS
+      {"name": "losses", "type": "map<number>", "default": {"soft": 1.0, "hard": 0.5, "temperature": 2.0}, "help": "weights, 0 where left out: soft (the teacher's answers, at a temperature, 1 where left out), hard (the data), hidden (the states after blocks), attention (what attends to what; memory grows with heads times length squared)"},
+      {"name": "hidden_loss", "type": "string", "default": "mse", "choices": ["mse", "cosine"], "help": "how hidden states are compared: squared difference over the teacher's mean square, or 1 - cosine of each position"},
+      {"name": "layer_map", "type": "list<string>", "default": ["auto"], "help": "which blocks are compared: auto (the same share of the depth), STUDENT:TEACHER pairs of numbers from 0 or scopes, or a teacher's block for each of the student's"},)json" ESPALIER_TRAINING_PARAMETERS
+                "," ESPALIER_ADAPTER_PARAMETERS
                 R"json(
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},

@@ -1,5 +1,5 @@
 // Finetuning on what the data itself says (next tokens, classes, values): distillation without a teacher.
-#include "run/trainer.h"
+#include "run/adapter_training.h"
 #include "run/training_parameters.h"
 #include "sdk/plugin.h"
 
@@ -12,7 +12,7 @@ class Finetune final : public TrainerComponent {
   Trained train(Context& context, const Params& params, const TrainingTask& task) override {
     const auto objective = objective_for(task.model, task.data, task.port);
     const auto loss = [&](const TensorMap& values, const TensorMap& batch) { return objective->hard(values, batch); };
-    return train_graph(context, params, task, *objective, {objective->values(), loss});
+    return train_with_adapter(context, params, task, *objective, {objective->values(), loss});
   }
 };
 
@@ -33,7 +33,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "model", "type": "model", "help": "the trained model"}
     ],
     "parameters": [
-)json" ESPALIER_TRAINING_PARAMETERS R"json(
+)json" ESPALIER_TRAINING_PARAMETERS "," ESPALIER_ADAPTER_PARAMETERS R"json(
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
     "estimate": {"memory_base": 1.1e9, "memory_per_byte": 5, "output_per_byte": 1}

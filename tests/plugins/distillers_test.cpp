@@ -105,8 +105,8 @@ TEST_CASE("distillers refuse what makes no sense") {
     context.run("distiller/distill", {{"steps", 1}, {"losses", map}}, {{"student", model}, {"teacher", model}, {"data", data}});
   };
   CHECK_THROWS_WITH(losses({{"sotf", 1.0}}), ContainsSubstring("\"sotf\"") && ContainsSubstring("did you mean \"soft\"?"));
-  CHECK_THROWS_WITH(losses({{"soft", 1.0}, {"hidden", 0.1}}),
-                    ContainsSubstring("\"hidden\"") && ContainsSubstring("soft, hard, temperature"));
+  CHECK_THROWS_WITH(losses({{"soft", 1.0}, {"logits", 0.1}}),
+                    ContainsSubstring("\"logits\"") && ContainsSubstring("soft, hard, hidden, attention, temperature"));
   CHECK_THROWS_WITH(losses({{"soft", 1.0}, {"temperature", 0.0}}), ContainsSubstring("above 0"));
   CHECK_THROWS_WITH(losses({{"soft", -1.0}}), ContainsSubstring("0 or more"));
   CHECK_THROWS_WITH(losses({{"temperature", 2.0}}), ContainsSubstring("nothing to learn"));
