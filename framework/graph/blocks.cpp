@@ -6,345 +6,18 @@
 // laying a known block over what makes its first value.
 #include "graph/blocks.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
-#include <map>
 #include <optional>
 #include <queue>
 #include <set>
-#include <unordered_map>
 #include <unordered_set>
+
+#include "graph/trunk.h"
 
 namespace espalier {
 namespace {
 
-constexpr int none = -1;
-
-bool quantized(DType type) { return type == DType::i8 || type == DType::u8 || type == DType::i4 || type == DType::u4; }
-
-/// What the nodes of two blocks must have in common: widths, head counts and epsilons may differ after pruning.
-std::string kind_of(const Node& node) {
-  static const std::set<std::string, std::less<>> follows_widths{"num_heads", "q_num_heads",          "kv_num_heads",
-                                                                 "group",     "rotary_embedding_dim", "split"};
-  std::string key = node.domain + "::" + node.op;
-  for (const auto& [name, value] : node.attributes) {
-    if (follows_widths.contains(name)) continue;
-    if (const auto* one = std::get_if<std::int64_t>(&value)) key += fmt::format(" {}={}", name, *one);
-    if (const auto* word = std::get_if<std::string>(&value)) key += fmt::format(" {}={}", name, *word);
-    if (const auto* list = std::get_if<std::vector<std::int64_t>>(&value)) {
-      key += fmt::format(" {}=", name);
-      for (const auto number : *list) key += fmt::format("{},", number);
-    }
-  }
-  return key;
-}
-
-/// The graph with values as numbers, reduced to what its main output needs.
-struct Index {
-  explicit Index(const Graph& graph);
-
-  struct Val {
-    std::string name;
-    int producer = none;
-    bool constant = false;     ///< no graph input has a say in it
-    bool matrix = false;       ///< constant, from a weight of rank two or more
-    std::vector<int> readers;  ///< nodes that lead to the target, ascending, each once
-    std::vector<int> others;   ///< all other nodes that read it
-  };
-  const Graph& graph;
-  std::vector<Val> values;
-  std::vector<std::vector<int>> in, out;  ///< by node; `none` for what is absent; captures of bodies follow the inputs
-  std::vector<std::string> kind;          ///< by node
-  std::vector<bool> live;                 ///< by node: the target needs it, and it depends on a graph input
-  std::vector<bool> weighted;             ///< by node: it reads a weight
-  int target = none;
-
-  const Val& value(int id) const { return values[static_cast<std::size_t>(id)]; }
-  bool is_live(int node) const { return node != none && !live.empty() && live[static_cast<std::size_t>(node)]; }
-  const std::vector<int>& inputs(int node) const { return in[static_cast<std::size_t>(node)]; }
-  const std::vector<int>& outputs(int node) const { return out[static_cast<std::size_t>(node)]; }
-  int slot(int id) const {
-    const auto& list = outputs(value(id).producer);
-    return static_cast<int>(std::find(list.begin(), list.end(), id) - list.begin());
-  }
-
- private:
-  std::unordered_map<std::string, int> ids_;
-  int id(const std::string& name) {
-    if (name.empty()) return none;
-    const auto [at, fresh] = ids_.try_emplace(name, static_cast<int>(values.size()));
-    if (fresh) values.emplace_back().name = name;
-    return at->second;
-  }
-  std::vector<bool> needed_for(int id) const;
-};
-
-Index::Index(const Graph& g) : graph(g) {
-  for (const auto& input : g.inputs) id(input.name);
-  for (const auto& [name, tensor] : g.initializers) {
-    auto& value = values[static_cast<std::size_t>(id(name))];
-    value.constant = true;
-    value.matrix = tensor.shape.size() >= 2 && (is_floating(tensor.dtype) || quantized(tensor.dtype));
-  }
-  for (const auto& node : g.nodes) {
-    const int number = static_cast<int>(in.size());
-    std::vector<int> reads;
-    for (const auto& name : node.inputs) reads.push_back(id(name));
-    for (const auto& name : captures(node)) reads.push_back(id(name));
-    bool constant = true, matrix = false;
-    for (const int v : reads) {
-      if (v == none) continue;
-      constant = constant && value(v).constant;
-      matrix = matrix || value(v).matrix;
-    }
-    std::vector<int> makes;
-    for (const auto& name : node.outputs) {
-      makes.push_back(id(name));
-      if (makes.back() == none) continue;
-      auto& value = values[static_cast<std::size_t>(makes.back())];
-      value.producer = number;
-      value.constant = constant;
-      value.matrix = constant && matrix;
-    }
-    in.push_back(std::move(reads));
-    out.push_back(std::move(makes));
-    kind.push_back(kind_of(node));
-    weighted.push_back(matrix && !constant);
-  }
-  std::ptrdiff_t most = -1;
-  for (const auto& output : g.outputs) {
-    const int candidate = id(output.name);
-    auto needed = needed_for(candidate);
-    for (std::size_t n = 0; n < needed.size(); ++n)
-      if (std::all_of(out[n].begin(), out[n].end(), [&](int v) { return v == none || value(v).constant; })) needed[n] = false;
-    const auto count = std::count(needed.begin(), needed.end(), true);
-    if (count <= most) continue;
-    most = count;
-    target = candidate;
-    live = std::move(needed);
-  }
-  for (std::size_t n = 0; n < in.size(); ++n) {
-    for (const int v : in[n]) {
-      if (v == none) continue;
-      auto& value = values[static_cast<std::size_t>(v)];
-      auto& readers = is_live(static_cast<int>(n)) ? value.readers : value.others;
-      if (readers.empty() || readers.back() != static_cast<int>(n)) readers.push_back(static_cast<int>(n));
-    }
-  }
-}
-
-std::vector<bool> Index::needed_for(int id) const {
-  std::vector<bool> needed(in.size(), false);
-  if (value(id).producer == none) return needed;
-  needed[static_cast<std::size_t>(value(id).producer)] = true;
-  for (std::size_t n = in.size(); n-- > 0;) {
-    if (!needed[n]) continue;
-    for (const int v : in[n])
-      if (v != none && value(v).producer != none) needed[static_cast<std::size_t>(value(v).producer)] = true;
-  }
-  return needed;
-}
-
-/// What lies between two values of the trunk.
-struct Segment {
-  int entry = none, exit = none;
-  int structure = none;    ///< equal numbers, equal structures
-  std::vector<int> nodes;  ///< in the order of a walk from the exit: the same for equal structures
-  std::vector<int> sides;
-  bool weighted = false;
-};
-
-class Segments {
- public:
-  explicit Segments(const Index& index) : index_(index) {}
-
-  /// Nothing when some path from `entry` to the target avoids `exit`.
-  std::optional<Segment> between(int entry, int exit) {
-    const int last = index_.value(exit).producer;
-    if (!index_.is_live(last)) return std::nullopt;
-    std::unordered_set<int> region;
-    std::vector<int> open(index_.value(entry).readers);
-    while (!open.empty()) {
-      const int node = open.back();
-      open.pop_back();
-      if (node > last) return std::nullopt;
-      if (!region.insert(node).second || node == last) continue;
-      for (const int v : index_.outputs(node))
-        if (v != none) {
-          if (v == index_.target) return std::nullopt;
-          open.insert(open.end(), index_.value(v).readers.begin(), index_.value(v).readers.end());
-        }
-    }
-    if (!region.contains(last)) return std::nullopt;
-    for (const int v : index_.outputs(last))
-      if (v != none && v != exit && !index_.value(v).readers.empty()) return std::nullopt;  // two values leave it
-    add_private(region, entry);
-    Segment segment;
-    segment.entry = entry;
-    segment.exit = exit;
-    std::map<int, int> known;
-    segment.structure = number(segment, region, known, exit);
-    return segment;
-  }
-
-  /// The value that enters the copy of `pattern` which ends in `exit`; nothing when there is no such copy.
-  std::optional<int> lay_over(const Segment& pattern, int exit) const {
-    const std::unordered_set<int> region(pattern.nodes.begin(), pattern.nodes.end());
-    std::map<int, int> laid;
-    int entry = none;
-    std::vector<std::pair<int, int>> open{{pattern.exit, exit}};
-    while (!open.empty()) {
-      const auto [known, candidate] = open.back();
-      open.pop_back();
-      if ((known == none) != (candidate == none)) return std::nullopt;
-      if (known == none) continue;
-      if (known == pattern.entry) {
-        if (entry != none && entry != candidate) return std::nullopt;
-        entry = candidate;
-        continue;
-      }
-      const auto &a = index_.value(known), &b = index_.value(candidate);
-      if (a.constant != b.constant) return std::nullopt;
-      if (a.constant) continue;
-      if (a.producer == none || !region.contains(a.producer)) {
-        if (known != candidate && (a.producer != none || b.producer != none)) return std::nullopt;
-        continue;
-      }
-      if (!index_.is_live(b.producer) || index_.slot(known) != index_.slot(candidate)) return std::nullopt;
-      const auto [at, fresh] = laid.try_emplace(a.producer, b.producer);
-      if (at->second != b.producer) return std::nullopt;
-      if (!fresh) continue;
-      const auto &of_a = index_.inputs(a.producer), &of_b = index_.inputs(b.producer);
-      if (of_a.size() != of_b.size() || kind(a.producer) != kind(b.producer)) return std::nullopt;
-      for (std::size_t i = 0; i < of_a.size(); ++i) open.emplace_back(of_a[i], of_b[i]);
-    }
-    if (entry == none || index_.value(entry).constant) return std::nullopt;
-    return entry;
-  }
-
- private:
-  const std::string& kind(int node) const { return index_.kind[static_cast<std::size_t>(node)]; }
-
-  /// Nodes that work for the region alone (a mask expanded for one layer), the last first: whether all readers are inside is then
-  /// known.
-  void add_private(std::unordered_set<int>& region, int entry) const {
-    std::priority_queue<int> candidates;
-    const auto push_inputs = [&](int node) {
-      for (const int v : index_.inputs(node))
-        if (v != none && v != entry && index_.is_live(index_.value(v).producer)) candidates.push(index_.value(v).producer);
-    };
-    for (const int node : region) push_inputs(node);
-    while (!candidates.empty()) {
-      const int node = candidates.top();
-      candidates.pop();
-      if (region.contains(node)) continue;
-      bool all = true;
-      for (const int v : index_.outputs(node)) {
-        if (v == none) continue;
-        all = all && v != entry;
-        for (const int reader : index_.value(v).readers) all = all && region.contains(reader);
-      }
-      if (!all) continue;
-      region.insert(node);
-      push_inputs(node);
-    }
-  }
-
-  int intern(const std::string& text) { return numbers_.try_emplace(text, static_cast<int>(numbers_.size())).first->second; }
-
-  int number(Segment& segment, const std::unordered_set<int>& region, std::map<int, int>& known, int id) {
-    if (id == none) return intern("absent");
-    if (id == segment.entry) return intern("hidden");
-    const auto& value = index_.value(id);
-    if (value.constant) return intern("constant");
-    if (value.producer == none || !region.contains(value.producer)) {
-      if (std::find(segment.sides.begin(), segment.sides.end(), id) == segment.sides.end()) segment.sides.push_back(id);
-      return value.producer == none ? intern("graph input") : intern("side " + value.name);
-    }
-    auto found = known.find(value.producer);
-    if (found == known.end()) {
-      std::string key = kind(value.producer) + " :";
-      for (const int input : index_.inputs(value.producer)) key += fmt::format(" {}", number(segment, region, known, input));
-      segment.nodes.push_back(value.producer);
-      segment.weighted = segment.weighted || index_.weighted[static_cast<std::size_t>(value.producer)];
-      found = known.emplace(value.producer, intern(key)).first;
-    }
-    return intern(fmt::format("output {} of {}", index_.slot(id), found->second));
-  }
-
-  const Index& index_;
-  std::unordered_map<std::string, int> numbers_;
-};
-
-/// The post-dominator tree of the live nodes; the target's producer is its root.
-class Trunks {
- public:
-  explicit Trunks(const Index& index) : index_(index), parent_(index.in.size(), none), depth_(index.in.size(), 0) {
-    std::vector<std::pair<int, int>> longest(index.in.size());  // to the target: weights on the way, then nodes
-    for (int node = static_cast<int>(index.in.size()) - 1; node >= 0; --node) {
-      if (!index.is_live(node)) continue;
-      int meet = none;
-      auto& way = at(longest, node);
-      for (const int v : index.outputs(node)) {
-        if (v == none) continue;
-        for (const int reader : index.value(v).readers) {
-          way = std::max(way, at(longest, reader));
-          meet = meet == none ? reader : common(meet, reader);
-        }
-      }
-      way.first += index.weighted[static_cast<std::size_t>(node)] ? 1 : 0;
-      way.second += 1;
-      const auto& reads = index.inputs(node);
-      if (std::none_of(reads.begin(), reads.end(), [&](int v) { return v != none && index.is_live(index.value(v).producer); }))
-        sources_.emplace_back(way, -node);
-      if (node == index.value(index.target).producer) continue;
-      at(parent_, node) = meet;
-      at(depth_, node) = at(depth_, meet) + 1;
-    }
-    std::sort(sources_.rbegin(), sources_.rend());
-  }
-
-  /// Nodes that read nothing but inputs and constants, the one with the longest way before it first.
-  std::vector<int> sources() const {
-    std::vector<int> nodes;
-    for (const auto& [way, node] : sources_)
-      if (way.first >= 2) nodes.push_back(-node);
-    return nodes;
-  }
-  /// The values on the trunk from a node to the target: outputs of nodes that hand on one value.
-  std::vector<int> from(int node) const {
-    std::vector<int> trunk;
-    for (; node != none; node = at(parent_, node)) {
-      int only = none, count = 0;
-      for (const int v : index_.outputs(node))
-        if (v != none && (v == index_.target || !index_.value(v).readers.empty())) only = v, ++count;
-      if (count == 1) trunk.push_back(only);
-    }
-    return trunk;
-  }
-
- private:
-  template <class T>
-  static T& at(std::vector<T>& list, int i) {
-    return list[static_cast<std::size_t>(i)];
-  }
-  template <class T>
-  static const T& at(const std::vector<T>& list, int i) {
-    return list[static_cast<std::size_t>(i)];
-  }
-  int common(int a, int b) const {
-    while (a != b) {
-      int& deeper = at(depth_, a) > at(depth_, b) ? a : b;
-      deeper = at(parent_, deeper);
-    }
-    return a;
-  }
-
-  const Index& index_;
-  std::vector<int> parent_, depth_;
-  std::vector<std::pair<std::pair<int, int>, int>> sources_;
-};
+using namespace trunk;
 
 /// A stretch of the trunk that repeats with a period, and how its blocks are cut out of it.
 struct Run {
@@ -357,7 +30,7 @@ struct Run {
 
 class RunFinder {
  public:
-  RunFinder(const Index& index, Segments& segments) : index_(index), segments_(segments) {}
+  RunFinder(const LiveGraph& index, Segments& segments) : index_(index), segments_(segments) {}
 
   std::vector<Run> in(const std::vector<Segment>& line) {
     std::vector<Run> found;
@@ -425,7 +98,7 @@ class RunFinder {
     return weighted ? std::optional(std::move(run)) : std::nullopt;
   }
 
-  const Index& index_;
+  const LiveGraph& index_;
   Segments& segments_;
 };
 
@@ -453,7 +126,7 @@ std::string common_scope(const Graph& graph, const std::vector<std::size_t>& nod
 }
 
 /// Adds what makes the block's constants, and the names of constants that others read, too.
-void add_constants(const Index& index, Block& block, std::set<std::string>& sides) {
+void add_constants(const LiveGraph& index, Block& block, std::set<std::string>& sides) {
   std::set<int> inside;
   std::priority_queue<int> open;  // the last first: whether all readers are inside is then known
   const auto push_inputs = [&](int node) {
@@ -486,7 +159,7 @@ void add_constants(const Index& index, Block& block, std::set<std::string>& side
         sides.insert(index.value(v).name);
 }
 
-std::vector<Block> blocks_of(const Index& index, const Run& run) {
+std::vector<Block> blocks_of(const LiveGraph& index, const Run& run) {
   std::vector<Block> blocks;
   for (std::size_t first = 0; first < run.segments.size(); first += run.period) {
     Block block;
@@ -509,7 +182,7 @@ std::vector<Block> blocks_of(const Index& index, const Run& run) {
 }  // namespace
 
 std::vector<Block> find_blocks(const Graph& graph) {
-  const Index index(graph);
+  const LiveGraph index(graph);
   if (index.target == none || !index.is_live(index.value(index.target).producer)) return {};
   Segments segments(index);
   RunFinder finder(index, segments);
