@@ -88,7 +88,14 @@ std::vector<std::string> attention_values(Graph& graph, const Uses& uses, const 
 at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std::int64_t axis, HiddenMeasure measure) {
   const at::Tensor s = computed(student), t = computed(teacher.detach()).to(s.scalar_type());
   if (measure == HiddenMeasure::cosine) return 1 - at::cosine_similarity(s, t, axis).mean();
-  return (s - t).square().mean() / t.square().mean().clamp_min(1e-12);
+  // A language model's first position may be 10,000 times as large as the others (Sun et al., "Massive Activations in Large
+  // Language Models", 2024): one mean over all positions would see nothing else.
+  std::vector<std::int64_t> axes{axis};
+  if (axis != s.dim() - 1) {
+    axes.clear();
+    for (std::int64_t d = 1; d < s.dim(); ++d) axes.push_back(d);
+  }
+  return ((s - t).square().mean(axes) / t.square().mean(axes).clamp_min(1e-12)).mean();
 }
 
 at::Tensor attention_loss(const at::Tensor& student, const at::Tensor& teacher) {

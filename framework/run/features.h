@@ -11,7 +11,9 @@
 namespace espalier {
 
 enum class HiddenMeasure {
-  mse,     ///< mean squared difference over the teacher's mean square: 1 for a student that says zero
+  /// Squared difference over the teacher's mean square, each position (of images: each image) by itself, then the mean: 1 for a
+  /// student that says zero.
+  mse,
   cosine,  ///< 1 - cosine along the channels, mean over positions
 };
 

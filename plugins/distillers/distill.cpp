@@ -175,7 +175,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "parameters": [
       {"name": "losses", "type": "map<number>", "default": {"soft": 1.0, "hard": 0.5, "temperature": 2.0}, "help": "weights, 0 where left out: soft (the teacher's answers, at a temperature, 1 where left out), hard (the data), hidden (the states after blocks), attention (what attends to what; memory grows with heads times length squared)"},
-      {"name": "hidden_loss", "type": "string", "default": "mse", "choices": ["mse", "cosine"], "help": "how hidden states are compared: squared difference over the teacher's mean square, or 1 - cosine of each position"},
+      {"name": "hidden_loss", "type": "string", "default": "mse", "choices": ["mse", "cosine"], "help": "how hidden states are compared: squared difference over the teacher's mean square, or 1 - cosine, of each position"},
       {"name": "layer_map", "type": "list<string>", "default": ["auto"], "help": "which blocks are compared: auto (the same share of the depth), STUDENT:TEACHER pairs of numbers from 0 or scopes, or a teacher's block for each of the student's"},)json" ESPALIER_TRAINING_PARAMETERS
                 "," ESPALIER_ADAPTER_PARAMETERS
                 R"json(

@@ -72,7 +72,17 @@ TEST_CASE("hidden and attention losses and their gradients are those of plain fo
     CHECK(ours.second.allclose(plain.second, 1e-10, 1e-13));
   };
   compare(with_gradient(s, [&](const at::Tensor& x) { return hidden_loss(x, t, 2, HiddenMeasure::mse); }),
-          with_gradient(s, [&](const at::Tensor& x) { return (x - t).pow(2).sum() / t.pow(2).sum(); }));
+          with_gradient(s, [&](const at::Tensor& x) { return ((x - t).pow(2).sum(2) / t.pow(2).sum(2)).mean(); }));
+  // Channels in the middle are an image's: one mean for each.
+  compare(with_gradient(s, [&](const at::Tensor& x) { return hidden_loss(x, t, 1, HiddenMeasure::mse); }),
+          with_gradient(
+              s, [&](const at::Tensor& x) { return ((x - t).pow(2).flatten(1).sum(1) / t.pow(2).flatten(1).sum(1)).mean(); }));
+  // A position that is larger than all others does not drown them.
+  at::Tensor large = t.clone(), off = t.clone();
+  large.select(1, 0).mul_(1000);
+  off.copy_(large);
+  off.select(1, 3).zero_();
+  CHECK(hidden_loss(off, large, 2, HiddenMeasure::mse).item<double>() == Approx(0.2));
   for (const std::int64_t axis : {1, 2})
     compare(with_gradient(s, [&](const at::Tensor& x) { return hidden_loss(x, t, axis, HiddenMeasure::cosine); }),
             with_gradient(s, [&](const at::Tensor& x) {
@@ -169,7 +179,7 @@ TEST_CASE("where widths differ, hidden states go through an orthogonal projectio
   for (std::size_t i = 0; i < 2; ++i) {
     projections.push_back(trained.parameter(features.projections()[i]).detach().clone().set_requires_grad(true));
     const at::Tensor t = answers.at(whole[i].output);
-    const at::Tensor part = (at::matmul(values.at(own[i].output), projections[i]) - t).pow(2).sum() / t.pow(2).sum() / 2;
+    const at::Tensor part = ((at::matmul(values.at(own[i].output), projections[i]) - t).pow(2).sum(2) / t.pow(2).sum(2)).mean() / 2;
     expected = expected.defined() ? expected + part : part;
   }
   expected.backward();
