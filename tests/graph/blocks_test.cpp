@@ -5,6 +5,7 @@
 #include <set>
 
 #include "graph/causal.h"
+#include "graph/passes.h"
 #include "models.h"
 
 using namespace espalier;
@@ -108,6 +109,14 @@ TEST_CASE("a cache gives each block inputs of its own, and no other blocks") {
   const auto& sides = blocks[2].sides;
   CHECK(std::count(sides.begin(), sides.end(), "past_key_values.2.key") == 1);
   CHECK(std::count(sides.begin(), sides.end(), "past_key_values.1.key") == 0);
+}
+
+TEST_CASE("passes and a cut of the last position keep the blocks") {
+  Graph graph = last_position_only(language_model(3));
+  optimize(graph);
+  const auto blocks = find_blocks(graph);
+  check_consistent(graph, blocks);
+  CHECK(blocks.size() == 4);
 }
 
 TEST_CASE("residual blocks of a CNN start where the stream does") {

@@ -102,6 +102,22 @@ TEST_CASE("all losses together are their weighted sum") {
   CHECK_FALSE(f.contains("projections"));
 }
 
+TEST_CASE("a quantized and pruned teacher has the same blocks") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto data = toy_dataset(context, 8, 16, 5);
+  const auto model = save_model(context, toy_language_model());
+  context.run("pruner/heads", {{"sparsity", 0.5}}, {{"model", model}});
+  context.run("quantizer/rtn", {{"bits", 8}}, {{"model", context.outputs.at("model")}});
+  const auto teacher = context.outputs.at("model");
+  REQUIRE(load_model(context, teacher).nodes.size() > load_model(context, model).nodes.size());
+  context.run("distiller/distill",
+              brief(2, {{"losses", {{"hidden", 1.0}, {"attention", 1.0}}}, {"layer_map", {"1:model.layers.1"}}}),
+              {{"student", model}, {"teacher", teacher}, {"data", data}});
+  CHECK(context.figures.at("loss_hidden_first") > 0);
+  CHECK(context.details.at("layers").at("rows") == Json({{"block 1 (model.layers.1)", "block 1 (model.layers.1)", 32, 32, 1}}));
+}
+
 TEST_CASE("layers that do not fit are refused before any training") {
   const TemporaryFolder folder;
   TestContext context(folder);
