@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <queue>
 #include <set>
 
@@ -25,6 +24,9 @@ std::string kind_of(const Node& node) {
       key += fmt::format(" {}=", name);
       for (const auto number : *list) key += fmt::format("{},", number);
     }
+    // Two bodies are not compared: a node with one is like no other.
+    if (std::holds_alternative<std::shared_ptr<Graph>>(value) || std::holds_alternative<std::vector<std::shared_ptr<Graph>>>(value))
+      key += fmt::format(" {} of {}", name, node.name);
   }
   return key;
 }
