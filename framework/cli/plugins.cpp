@@ -24,6 +24,8 @@ Json ports_json(const std::vector<PortInfo>& ports, bool inputs) {
 }
 
 Json parameter_json(const ParameterInfo& p) {
+  Json fields = Json::array();
+  for (const auto& field : p.fields) fields.push_back(parameter_json(field));
   return {{"name", p.name},
           {"type", p.type},
           {"default", p.default_value},
@@ -33,7 +35,8 @@ Json parameter_json(const ParameterInfo& p) {
           {"choices", p.choices},
           {"unit", p.unit},
           {"help", p.help},
-          {"kind", p.component_kind}};
+          {"kind", p.component_kind},
+          {"fields", std::move(fields)}};
 }
 
 Json component_json(const ComponentInfo& c) {
@@ -68,6 +71,11 @@ std::string default_text(const ParameterInfo& p) {
   if (p.required) return "(required)";
   if (p.default_value.is_null()) return "";
   if (p.type == "component") return p.default_value.value("use", "");
+  if (p.type == "list<component>") {
+    std::string text;
+    for (const auto& one : p.default_value) text += (text.empty() ? "" : ", ") + one.value("use", "");
+    return text;
+  }
   return p.default_value.dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -81,6 +89,7 @@ std::string allowed_text(const ParameterInfo& p) {
   else if (p.max)
     text = fmt::format("<= {}", *p.max);
   if (!p.component_kind.empty()) text = p.component_kind + "/…";
+  for (const auto& field : p.fields) text += ", " + field.name;
   return text + (p.unit.empty() ? "" : (text.empty() ? "" : " ") + p.unit);
 }
 

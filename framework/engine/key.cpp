@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "host/parameter.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -86,6 +87,22 @@ void add_bytes(std::uint64_t& bytes, const fs::path& path) {
   }
 }
 
+/// What a stage's result depends on beside its inputs, its own components included.
+struct Depends {
+  bool seed = false, threads = false, byte_exact = true;
+};
+
+void add_depends(Depends& all, const Catalog& catalog, const ComponentInfo& component, const Json& values) {
+  all.seed = all.seed || component.uses_seed;
+  all.threads = all.threads || component.uses_threads;
+  all.byte_exact = all.byte_exact && component.byte_exact;
+  for (const ParameterInfo& info : component.parameters) {
+    const auto given = values.find(info.name);
+    for (const Json& one : components_in(info, given == values.end() ? info.default_value : *given))
+      if (const ComponentInfo* inner = catalog.find(one.value("use", ""))) add_depends(all, catalog, *inner, one);
+  }
+}
+
 void add_source_bytes(std::uint64_t& bytes, const Catalog& catalog, const ComponentInfo& component, const Json& values) {
   for (const ParameterInfo& info : component.parameters) {
     const auto value = values.find(info.name);
@@ -94,8 +111,8 @@ void add_source_bytes(std::uint64_t& bytes, const Catalog& catalog, const Compon
     if (info.type == "list<path>")
       for (const Json& path : *value)
         if (path.is_string()) add_bytes(bytes, path.get<std::string>());
-    if (info.type == "component" && value->is_object())
-      if (const ComponentInfo* inner = catalog.find(value->value("use", ""))) add_source_bytes(bytes, catalog, *inner, *value);
+    for (const Json& one : components_in(info, *value))
+      if (const ComponentInfo* inner = catalog.find(one.value("use", ""))) add_source_bytes(bytes, catalog, *inner, one);
   }
 }
 
@@ -192,7 +209,14 @@ Json KeyMaker::parameter(const ComponentInfo& owner, const ParameterInfo& info, 
   if (type == "component") {
     if (!value.is_object() || !value.contains("use")) return wrong();
     const ComponentInfo& inner = component(value.at("use").get<std::string>());
-    return {{"component", inner.name}, {"code", code(inner)}, {"parameters", parameters(inner, value)}};
+    Json identity = {{"component", inner.name}, {"code", code(inner)}, {"parameters", parameters(inner, value)}};
+    if (!info.fields.empty()) {
+      ComponentInfo own;
+      own.name = owner.name + "'s " + info.name;
+      own.parameters = info.fields;
+      identity["fields"] = parameters(own, value);
+    }
+    return identity;
   }
   throw_invalid("the manifest declares parameter \"" + info.name + "\" of unknown type \"" + type + "\"", owner.name,
                 "use one of the types that the plugin guide lists");
@@ -226,12 +250,14 @@ StageKey KeyMaker::key(const Stage& stage, const std::map<std::string, std::vect
   }
   preimage["inputs"] = std::move(ports);
   if (!backends.empty()) preimage["backends"] = std::move(backends);
-  if (info.uses_seed) preimage["seed"] = stage.seed;
-  if (!info.byte_exact) {
+  Depends depends;
+  add_depends(depends, catalog_, info, stage.params);
+  if (depends.seed) preimage["seed"] = stage.seed;
+  if (!depends.byte_exact) {
     static const Json profile = numeric_profile();
     preimage["profile"] = profile;
     preimage["device"] = stage.device;
-    if (info.uses_threads) preimage["threads"] = stage.threads;
+    if (depends.threads) preimage["threads"] = stage.threads;
   }
   if (info.exclusive) {
     static const Json machine = machine_fingerprint();

@@ -14,14 +14,16 @@ namespace espalier {
 
 struct ParameterInfo {
   std::string name;
-  /// integer, number, boolean, string, path, component, list<integer|number|string|path>, map<number>
+  /// integer, number, boolean, string, path, component, list<integer|number|string|path|component>, map<number>
   std::string type;
   Json default_value;  ///< null: none
   bool required = false;
   std::optional<double> min, max;
   std::vector<std::string> choices;
   std::string unit, help;
-  std::string component_kind;  ///< for type "component": "metric"
+  std::string component_kind;  ///< for components: "metric"
+  /// For components: keys beside theirs that belong to the owner of the parameter, such as a weight; scalars.
+  std::vector<ParameterInfo> fields;
 };
 
 struct PortInfo {

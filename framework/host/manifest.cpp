@@ -156,8 +156,11 @@ void check_default(Reader& in, ParameterInfo& p) {
   const auto wrong = [&](const std::string& what) { in.complain(in.place("default"), what); };
   if (value.is_null()) return;
   if (p.required) return wrong("contradicts \"required\"");
-  if (p.type == "component") {
-    if (!value.is_object() || !value.contains("use") || !value["use"].is_string()) wrong("must be an object with \"use\"");
+  if (element_type(p.type) == "component") {
+    const auto is_component = [](const Json& one) { return one.is_object() && one.contains("use") && one["use"].is_string(); };
+    if (!is_list(p.type) && !is_component(value)) wrong("must be an object with \"use\"");
+    if (is_list(p.type) && !(value.is_array() && std::all_of(value.begin(), value.end(), is_component)))
+      wrong("must be a list of objects with \"use\"");
     return;
   }
   if (element_type(p.type) == "path") {
@@ -172,6 +175,16 @@ void check_default(Reader& in, ParameterInfo& p) {
   }
   for (auto& element : value)
     if (const auto problem = check_scalar(p, element)) return wrong("is wrong: " + problem->message);
+}
+
+ParameterInfo read_parameter(Reader& in, std::set<std::string>& taken);
+
+/// A key of the owner's beside those of a component.
+ParameterInfo read_field(Reader& in, std::set<std::string>& taken) {
+  ParameterInfo field = read_parameter(in, taken);
+  const bool scalar = element_type(field.type) == field.type && field.type != "component" && field.type != "path";
+  if (!field.type.empty() && !scalar) in.complain(in.place("type"), "must be integer, number, boolean or string in a field");
+  return field;
 }
 
 ParameterInfo read_parameter(Reader& in, std::set<std::string>& taken) {
@@ -197,8 +210,11 @@ ParameterInfo read_parameter(Reader& in, std::set<std::string>& taken) {
   if (p.min && p.max && *p.min > *p.max) in.complain(in.place("min"), "is above \"max\"");
   if (!p.choices.empty() && element != "string" && element != "integer")
     in.complain(in.place("choices"), "is only for strings and integers");
-  if (p.type == "component" && p.component_kind.empty()) in.complain(in.place("kind"), "is missing: which kind of component?");
-  if (p.type != "component" && !p.component_kind.empty()) in.complain(in.place("kind"), "is only for components");
+  if (element == "component" && p.component_kind.empty()) in.complain(in.place("kind"), "is missing: which kind of component?");
+  if (element != "component" && !p.component_kind.empty()) in.complain(in.place("kind"), "is only for components");
+  std::set<std::string> fields{"use"};
+  in.objects("fields", false, [&](Reader& item) { p.fields.push_back(read_field(item, fields)); });
+  if (element != "component" && !p.fields.empty()) in.complain(in.place("fields"), "is only for components");
   check_default(in, p);
   return p;
 }

@@ -81,11 +81,25 @@ bool is_list(std::string_view type) { return type.starts_with("list<") && type.e
 bool is_map(std::string_view type) { return type.starts_with("map<") && type.ends_with(">"); }
 
 bool is_parameter_type(std::string_view type) {
-  if (type == "component" || type == "map<number>") return true;
+  if (type == "map<number>") return true;
   if (is_map(type)) return false;
   const auto element = element_type(type);
   if (is_list(type) && element == "boolean") return false;
+  if (element == "component") return true;
   return std::find(std::begin(scalars), std::end(scalars), element) != std::end(scalars);
+}
+
+std::vector<Json> components_in(const ParameterInfo& parameter, const Json& value) {
+  std::vector<Json> found;
+  if (element_type(parameter.type) != "component") return found;
+  const auto add = [&](const Json& one) {
+    if (one.is_object() && one.contains("use") && one["use"].is_string()) found.push_back(one);
+  };
+  if (is_list(parameter.type) && value.is_array())
+    for (const Json& one : value) add(one);
+  else
+    add(value);
+  return found;
 }
 
 std::optional<ValueProblem> check_scalar(const ParameterInfo& parameter, Json& value) {
@@ -113,6 +127,7 @@ std::string describe_type(std::string_view type) {
   static constexpr std::pair<std::string_view, std::string_view> one[] = {
       {"integer", "an integer"}, {"number", "a number"}, {"boolean", "true or false"},
       {"string", "a string"},    {"path", "a path"},     {"component", "a component, { use = \"…\" }"}};
+  if (type == "list<component>") return "a list of components, [{ use = \"…\" }, …]";
   if (is_list(type)) return fmt::format("a list of {}s", element_type(type));
   if (is_map(type)) return "a table of numbers";
   for (const auto& [name, text] : one)

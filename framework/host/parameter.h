@@ -19,6 +19,9 @@ bool is_map(std::string_view type);
 /// Whether a manifest may declare this type.
 bool is_parameter_type(std::string_view type);
 
+/// The components in a checked value: itself for "component", its elements for "list<component>"; none for other types and null.
+std::vector<Json> components_in(const ParameterInfo& parameter, const Json& value);
+
 /// Checks one scalar against a parameter (or one element of a list or map of it): type, range, choices. Brings it to the schema's
 /// type: 1.0 becomes 1 for an integer, 1 becomes 1.0 for a number, so that equal values are equal bytes. Components are not
 /// scalars.

@@ -32,6 +32,13 @@ std::string similar_file(const std::filesystem::path& wanted, const Findings& fi
   return findings.suggest(wanted.filename().string(), names);
 }
 
+/// What to write instead of something that is no list.
+std::string list_hint(const ParameterInfo& parameter, const Node& node) {
+  if (element_type(parameter.type) == "component")
+    return fmt::format("write {} = [{{ use = \"{}/…\" }}, …]", parameter.name, parameter.component_kind);
+  return node.kind == Node::Kind::scalar ? fmt::format("write [{}]", describe_value(node.scalar).substr(0, 80)) : "";
+}
+
 }  // namespace
 
 bool is_reference(const Node& node) {
@@ -105,11 +112,10 @@ Json ParameterValues::value(const ParameterInfo& parameter, Node node) {
     return Json(nullptr);
   };
   if (is_list(parameter.type)) {
-    if (node.kind != Node::Kind::list)
-      return wrong_type(node.kind == Node::Kind::scalar ? fmt::format("write [{}]", describe_value(node.scalar).substr(0, 80))
-                                                        : "");
+    if (node.kind != Node::Kind::list) return wrong_type(list_hint(parameter, node));
+    const bool components = element_type(parameter.type) == "component";
     Json list = Json::array();
-    for (auto& item : node.items) list.push_back(scalar(parameter, item));
+    for (auto& item : node.items) list.push_back(components ? nested(parameter, item) : scalar(parameter, item));
     return list;
   }
   if (is_map(parameter.type)) {
@@ -169,12 +175,15 @@ Json ParameterValues::path(const ParameterInfo& parameter, const Node& node) {
 }
 
 Json ParameterValues::nested(const ParameterInfo& parameter, const Node& node) {
+  if (node.reported()) return nullptr;
   const Member* use = node.kind == Node::Kind::table ? node.find("use") : nullptr;
   if (!use) {
     std::string example = parameter.component_kind + "/…";
     if (node.is_text() && catalog_.find(node.scalar.get_ref<const std::string&>())) example = node.scalar.get<std::string>();
-    findings_.error("type", node.at, fmt::format("\"{}\" must be a component", parameter.name),
-                    fmt::format("write {} = {{ use = \"{}\" }}", parameter.name, example));
+    const bool list = is_list(parameter.type);
+    findings_.error("type", node.at,
+                    fmt::format("\"{}\" must be {}", parameter.name, list ? "a list of components" : "a component"),
+                    fmt::format("write {} = {}{{ use = \"{}\" }}{}", parameter.name, list ? "[" : "", example, list ? ", …]" : ""));
     return nullptr;
   }
   if (depth_ >= deepest_component) {
@@ -185,9 +194,22 @@ Json ParameterValues::nested(const ParameterInfo& parameter, const Node& node) {
   if (!component) return nullptr;
   std::vector<std::string> names{"use"};
   for (const auto& each : component->parameters) names.push_back(each.name);
-  std::vector<const Member*> given;
+  std::vector<const Member*> given, of_owner;
+  for (const auto& field : parameter.fields) {
+    // Both would read one key; the plugins' authors have to part them.
+    if (std::find(names.begin(), names.end(), field.name) != names.end())
+      findings_.error("ambiguous-key", use->value.at,
+                      fmt::format("{} has a parameter \"{}\" of its own, which \"{}\" reads as a key of each element",
+                                  component->name, field.name, parameter.name),
+                      "this component cannot be used here");
+  }
+  for (const auto& field : parameter.fields) names.push_back(field.name);
   for (const auto& member : node.members) {
     if (member.key == "use") continue;
+    if (std::any_of(parameter.fields.begin(), parameter.fields.end(), [&](const auto& f) { return f.name == member.key; })) {
+      of_owner.push_back(&member);
+      continue;
+    }
     if (std::find(names.begin(), names.end(), member.key) != names.end()) {
       given.push_back(&member);
       continue;
@@ -200,6 +222,10 @@ Json ParameterValues::nested(const ParameterInfo& parameter, const Node& node) {
   }
   ++depth_;
   Json result = read(*component, given, node.at, *files_);
+  ComponentInfo owner;  // the fields are read as if they were a component's parameters
+  owner.name = fmt::format("each element of \"{}\"", parameter.name);
+  owner.parameters = parameter.fields;
+  result.update(read(owner, of_owner, node.at, *files_));
   --depth_;
   result["use"] = component->name;
   return result;

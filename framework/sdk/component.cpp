@@ -14,6 +14,10 @@ void Component::run(Context&) {
 void* Component::interface(std::string_view) { return nullptr; }
 Context::~Context() = default;
 
+std::vector<ComponentHandle> Context::components(const Params&, std::string_view name) {
+  throw Error(ErrorCode::internal, "this context opens no components, and \"" + std::string(name) + "\" holds some");
+}
+
 void* ComponentHandle::require_interface(std::string_view id) const {
   void* found = object ? object->interface(id) : nullptr;
   if (!found)

@@ -72,6 +72,10 @@ class Context {
   virtual ComponentHandle component(std::string_view name) = 0;
   /// The component that an input artifact's meta["backend"] names (e.g. to run a package).
   virtual ComponentHandle component_for(const Artifact& artifact) = 0;
+  /// The components in one parameter, in the recipe's order: one for type component, any number for list<component>, none where the
+  /// recipe says nothing. `params` are the stage's own or those of a component that came from here: nesting goes to any depth. The
+  /// owner's own fields of an element ("weight") stand among the handle's params.
+  virtual std::vector<ComponentHandle> components(const Params& params, std::string_view name);
 };
 
 }  // namespace espalier

@@ -79,6 +79,28 @@ TEST_CASE("a path has no default, a component's default names a component") {
   CHECK(parse(plugin).usable);
 }
 
+TEST_CASE("a list of components has a kind, and keys of its owner's beside theirs") {
+  Json plugin = sound();
+  auto& parameter = plugin["components"][0]["parameters"][0];
+  parameter = {{"name", "metrics"}, {"type", "list<component>"}};
+  CHECK(has(parse(plugin).problem, "which kind of component?"));
+  parameter["kind"] = "metric";
+  parameter["default"] = {{"use", "metric/taylor"}};
+  CHECK(has(parse(plugin).problem, "must be a list of objects with \"use\""));
+  parameter["default"] = Json::array({{{"use", "metric/taylor"}}});
+  parameter["fields"] = Json::array({{{"name", "weight"}, {"type", "number"}, {"default", 1}, {"min", 0}}});
+  const auto info = parse(plugin);
+  INFO(info.problem);
+  REQUIRE(info.usable);
+  CHECK(info.components[0].parameters[0].fields.at(0).default_value == Json(1.0));
+  parameter["fields"][0]["type"] = "path";
+  CHECK(has(parse(plugin).problem, "fields[0].type must be integer, number, boolean or string"));
+  parameter["fields"][0] = {{"name", "use"}, {"type", "string"}};
+  CHECK(has(parse(plugin).problem, "is reserved for recipes"));
+  parameter = {{"name", "rate"}, {"type", "number"}, {"fields", Json::array({{{"name", "weight"}, {"type", "number"}}})}};
+  CHECK(has(parse(plugin).problem, "is only for components"));
+}
+
 TEST_CASE("text that is no manifest") {
   const auto say = [](std::string_view text) { return parse_manifest(text, "p.so").problem; };
   CHECK(has(say(""), "not JSON"));

@@ -62,8 +62,8 @@ TEST_CASE("wrong types, ranges and choices have codes") {
 
 TEST_CASE("parameter types are a closed list") {
   for (const char* type : {"integer", "number", "boolean", "string", "path", "component", "list<integer>", "list<number>",
-                           "list<string>", "list<path>", "map<number>"})
+                           "list<string>", "list<path>", "list<component>", "map<number>"})
     CHECK(is_parameter_type(type));
-  for (const char* type : {"", "float", "list<>", "list<component>", "map<string>", "list<list<integer>>", "list<boolean>"})
+  for (const char* type : {"", "float", "list<>", "map<component>", "map<string>", "list<list<integer>>", "list<boolean>"})
     CHECK_FALSE(is_parameter_type(type));
 }

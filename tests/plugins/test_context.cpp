@@ -48,13 +48,18 @@ void check(int32_t code, const espalier_error& error) {
   if (code != 0) throw Error(static_cast<ErrorCode>(error.code), error.message, error.where, error.hint);
 }
 
-Json with_defaults(const std::string& component, Json given) {
+Json with_defaults(const std::string& component, Json given, const std::vector<ParameterInfo>& fields = {}) {
   for (const auto& info : plugin_of(component).components) {
     if (info.name != component) continue;
+    auto parameters = info.parameters;
+    parameters.insert(parameters.end(), fields.begin(), fields.end());
     std::set<std::string> known{"use"};
-    for (const auto& p : info.parameters) {
+    for (const auto& p : parameters) {
       known.insert(p.name);
       if (!given.contains(p.name)) given[p.name] = p.default_value;
+      const auto fill = [&](Json& one) { one = with_defaults(one.at("use").get<std::string>(), one, p.fields); };
+      if (p.type == "component" && given[p.name].is_object()) fill(given[p.name]);
+      if (p.type == "list<component>" && given[p.name].is_array()) std::for_each(given[p.name].begin(), given[p.name].end(), fill);
     }
     for (const auto& [key, value] : given.items()) {
       if (!known.contains(key)) throw Error(ErrorCode::internal, "the test gives an undeclared parameter " + key, component);
@@ -62,6 +67,16 @@ Json with_defaults(const std::string& component, Json given) {
     return given;
   }
   throw Error(ErrorCode::internal, "the manifest does not name it", component);
+}
+
+/// With parameters that are complete.
+ComponentHandle open_filled(const std::string& name, const Json& params) {
+  const auto& plugin = load(plugin_of(name).file);
+  espalier_error error{sizeof error, 0, nullptr, nullptr, nullptr};
+  void* object = nullptr;
+  check(plugin.create(name.c_str(), &object, &error), error);
+  auto* component = static_cast<Component*>(plugin.as_component(object));
+  return {name, std::shared_ptr<Component>(component, [&plugin, object](Component*) { plugin.destroy(object); }), Params(params)};
 }
 
 }  // namespace
@@ -82,18 +97,7 @@ fs::path TemporaryFolder::write(const std::string& name, std::string_view text) 
   return path_ / name;
 }
 
-ComponentHandle open_component(const std::string& name, const Json& given) {
-  const auto& info = plugin_of(name);
-  const auto& plugin = load(info.file);
-  espalier_error error{sizeof error, 0, nullptr, nullptr, nullptr};
-  void* object = nullptr;
-  check(plugin.create(name.c_str(), &object, &error), error);
-  auto* component = static_cast<Component*>(plugin.as_component(object));
-  auto handle =
-      ComponentHandle{name, std::shared_ptr<Component>(component, [&plugin, object](Component*) { plugin.destroy(object); }),
-                      Params(with_defaults(name, given))};
-  return handle;
-}
+ComponentHandle open_component(const std::string& name, const Json& given) { return open_filled(name, with_defaults(name, given)); }
 
 void TestContext::run(const std::string& component, const Json& parameters, std::map<std::string, Artifact> inputs) {
   outputs.clear();
@@ -145,7 +149,15 @@ fs::path TestContext::scratch() {
 
 ComponentHandle TestContext::component(std::string_view name) {
   const Json& value = params_.json().at(std::string(name));
-  return open_component(value.at("use").get<std::string>(), value);
+  return open_filled(value.at("use").get<std::string>(), value);
+}
+
+std::vector<ComponentHandle> TestContext::components(const Params& params, std::string_view name) {
+  const Json& value = params.json().at(std::string(name));
+  std::vector<ComponentHandle> handles;
+  for (const Json& one : value.is_array() ? value : value.is_null() ? Json::array() : Json::array({value}))
+    handles.push_back(open_filled(one.at("use").get<std::string>(), one));
+  return handles;
 }
 
 }  // namespace espalier::test

@@ -63,6 +63,7 @@ class TestContext final : public Context {
   void check_cancelled() const override;
   std::filesystem::path scratch() override;
   ComponentHandle component(std::string_view name) override;
+  std::vector<ComponentHandle> components(const Params& params, std::string_view name) override;
   ComponentHandle component_for(const Artifact&) override { throw Error(ErrorCode::internal, "no packages here"); }
 
   std::map<std::string, Artifact> outputs;

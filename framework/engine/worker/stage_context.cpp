@@ -226,10 +226,24 @@ ComponentHandle StageContext::component(std::string_view name) {
   const auto found = values.find(std::string(name));
   if (found == values.end() || !found->is_object() || !found->contains("use"))
     throw Error(ErrorCode::internal, "the parameter " + in_quotes(name) + " is no component");
-  Json inner = *found;
-  const std::string use = inner.at("use").get<std::string>();
-  inner.erase("use");
-  return {use, load_component(plugin_of(use), use), Params(std::move(inner))};
+  return open(*found);
+}
+
+std::vector<ComponentHandle> StageContext::components(const Params& params, std::string_view name) {
+  const auto found = params.json().find(std::string(name));
+  if (found == params.json().end()) throw Error(ErrorCode::internal, "there is no parameter " + in_quotes(name));
+  std::vector<ComponentHandle> handles;
+  if (found->is_null()) return handles;
+  if (!found->is_array()) return {open(*found)};
+  for (const Json& one : *found) handles.push_back(open(one));
+  return handles;
+}
+
+ComponentHandle StageContext::open(Json value) const {
+  if (!value.is_object() || !value.contains("use")) throw Error(ErrorCode::internal, "a parameter's value is no component");
+  const std::string use = value.at("use").get<std::string>();
+  value.erase("use");
+  return {use, load_component(plugin_of(use), use), Params(std::move(value))};
 }
 
 ComponentHandle StageContext::component_for(const Artifact& artifact) {

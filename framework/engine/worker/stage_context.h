@@ -42,6 +42,7 @@ class StageContext final : public Context {
   std::filesystem::path scratch() override;
   ComponentHandle component(std::string_view name) override;
   ComponentHandle component_for(const Artifact& artifact) override;
+  std::vector<ComponentHandle> components(const Params& params, std::string_view name) override;
 
   std::string use() const { return request_.at("use").get<std::string>(); }
   /// The component's plugin, unless its file changed since the plan was made.
@@ -57,6 +58,7 @@ class StageContext final : public Context {
   };
   const Port& port(std::string_view name) const;
   bool stored(const BlobRef& blob) const;
+  ComponentHandle open(Json value) const;
   void send(const Json& message);
 
   Json request_;
