@@ -189,3 +189,45 @@ TEST_CASE("taylor says what it lacks") {
     CHECK(error.code() == ErrorCode::cancelled);
   }
 }
+
+TEST_CASE("an ensemble is the weighted mean of normalised metrics") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  const auto data = toy_dataset(context, 3, 16, 6);
+  const auto taylor = score(context, "metric/taylor", {{"samples", 3}}, model, &data);
+  const auto magnitude = score(context, "metric/magnitude", {}, model);
+  const Json metrics = Json::array({{{"use", "metric/taylor"}, {"samples", 3}, {"weight", 3}}, {{"use", "metric/magnitude"}}});
+  const auto mean_of = [](const std::vector<double>& scores) {
+    double sum = 0;
+    for (double s : scores) sum += std::abs(s);
+    return sum / double(scores.size());
+  };
+  for (const auto& [id, own] : score(context, "metric/ensemble", {{"metrics", metrics}}, model, &data)) {
+    const auto &t = taylor.at(id), &m = magnitude.at(id);
+    for (std::size_t u = 0; u < own.size(); ++u)
+      CHECK_THAT(own[u], WithinRel(0.75 * t[u] / mean_of(t) + 0.25 * m[u] / mean_of(m), 1e-9));
+  }
+  // One metric alone keeps its order under every scale; ranks and deviations have known means.
+  for (const std::string how : {"mean", "max", "rank", "z"}) {
+    const Json one = Json::array({{{"use", "metric/ensemble"}, {"metrics", Json::array({{{"use", "metric/magnitude"}}})}}});
+    CAPTURE(how);
+    for (const auto& [id, own] : score(context, "metric/ensemble", {{"metrics", one}, {"normalise", how}}, model)) {
+      const auto& m = magnitude.at(id);
+      double sum = 0;
+      for (double s : own) sum += s;
+      for (std::size_t u = 1; u < own.size(); ++u) CHECK((own[u] < own[u - 1]) == (m[u] < m[u - 1]));
+      if (how == "rank") CHECK_THAT(sum / double(own.size()), WithinRel(0.5, 1e-9));
+      if (how == "z") CHECK(std::abs(sum) < 1e-9 * double(own.size()));
+    }
+  }
+  // Over the whole model, differences between groups stay.
+  const Json alone = Json::array({{{"use", "metric/magnitude"}}});
+  const auto over = score(context, "metric/ensemble", {{"metrics", alone}, {"over", "model"}}, model);
+  const auto &first = *over.begin(), &last = *over.rbegin();
+  CHECK_THAT(first.second[0] / last.second[0], WithinRel(magnitude.at(first.first)[0] / magnitude.at(last.first)[0], 1e-9));
+  CHECK_THROWS_WITH(score(context, "metric/ensemble", {{"metrics", Json::array()}}, model), ContainsSubstring("no metrics"));
+  const Json nothing = Json::array({{{"use", "metric/magnitude"}, {"weight", 0}}});
+  CHECK_THROWS_WITH(score(context, "metric/ensemble", {{"metrics", nothing}}, model), ContainsSubstring("weight is 0"));
+  CHECK_THROWS_WITH(score(context, "metric/ensemble", {{"metrics", metrics}}, model), ContainsSubstring("needs data"));
+}
