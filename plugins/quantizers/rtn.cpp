@@ -1,30 +1,29 @@
-// Round to nearest: weights as INT8 with a scale per output channel (or per tensor), symmetric, as standard ONNX QDQ. Needs no
-// data.
+// Round to nearest: weights as INT8 or INT4 with a scale per output channel, per group of inputs or per tensor, as standard ONNX
+// QDQ; on request with activations quantized as they come. Needs no data.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
-#include <cmath>
-#include <limits>
 #include <map>
 #include <optional>
 #include <set>
 
 #include "formats/model_artifact.h"
+#include "run/rounding.h"
+#include "run/rounding_table.h"
 #include "run/scope.h"
-#include "run/tensor.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
 
 namespace {
 
-/// How a weight is read, and along which of its axes outputs lie.
+/// How a weight is read: where its outputs lie, and where the inputs that are summed over.
 struct Use {
-  std::size_t axis = 0;
-  bool embedding = false;  ///< rows are looked up
-  bool head = false;       ///< its product is an output of the model
+  std::size_t axis = 0, inputs = 0;
+  bool embedding = false;           ///< rows are looked up
+  bool head = false;                ///< its product is an output of the model
+  std::size_t node = 0, other = 0;  ///< the reader, and its input that the weight meets
 };
 
 /// Values from which a graph output follows by nothing but element-wise steps: the product of the head is one.
@@ -52,16 +51,20 @@ std::set<std::string> near_output(const Graph& graph) {
   return values;
 }
 
-/// The axis of an input of `node` along which its outputs lie, when the input is a weight that can be quantized.
+/// How an input of `node` is used, when it is a weight that can be quantized.
 std::optional<Use> use_at(const Node& node, std::size_t input, std::size_t rank) {
   if (!node.domain.empty() || rank < 2) return std::nullopt;
-  if (node.op == "MatMul" && input == 1) return Use{rank - 1};
-  if (node.op == "MatMul" && input == 0) return Use{rank - 2};
-  if (node.op == "Gemm" && input == 1) return Use{node.integer("transB", 0) != 0 ? 0u : 1u};
-  if (node.op == "Conv" && input == 1) return Use{0};
+  if (node.op == "MatMul" && input == 1) return Use{.axis = rank - 1, .inputs = rank - 2, .other = 0};
+  if (node.op == "MatMul" && input == 0) return Use{.axis = rank - 2, .inputs = rank - 1, .other = 1};
+  if (node.op == "Gemm" && input == 1) {
+    const bool rows = node.integer("transB", 0) != 0;
+    return Use{.axis = rows ? 0u : 1u, .inputs = rows ? 1u : 0u, .other = 0};
+  }
+  if (node.op == "Conv" && input == 1) return Use{.axis = 0, .inputs = 1, .other = 0};
   if (node.op == "Gather" && input == 0) {
     const auto axis = node.integer("axis", 0);
-    return Use{static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis), true};
+    const auto at = static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis);
+    return Use{.axis = at, .inputs = at + 1 == rank ? rank - 2 : rank - 1, .embedding = true};
   }
   return std::nullopt;
 }
@@ -81,129 +84,59 @@ std::vector<Use> uses_of(const Graph& graph, const Uses& uses, const std::set<st
       if (behind.empty()) return {};
       for (auto& use : behind) {
         use.axis = static_cast<std::size_t>(perm.at(use.axis));
+        use.inputs = static_cast<std::size_t>(perm.at(use.inputs));
         found.push_back(use);
       }
       continue;
     }
     auto use = use_at(node, reader.input, rank);
     if (!use) return {};
+    use->node = reader.node;
     use->head = !use->embedding && outputs.count(node.output(0)) > 0;
     found.push_back(*use);
   }
   return found;
 }
 
-struct Quantized {
-  Tensor codes, scale;
-  double squared_error = 0, squared = 0;
-};
-
-/// Symmetric, scale = max|w| / 127 of each index of `axis` (of everything without one), half to even. A scale is rounded to the
-/// weight's own type first, so that what readers compute is what was measured; channels of zeros get scale 1.
-Quantized quantize(const std::string& name, const Tensor& weight, std::optional<std::size_t> axis) {
-  const auto numbers = weight.dtype == DType::f32 ? std::vector<double>() : weight.numbers();
-  const auto floats = weight.dtype == DType::f32 ? weight.as<float>() : std::span<const float>();
-  const auto at = [&](std::size_t i) { return floats.empty() ? numbers[i] : static_cast<double>(floats[i]); };
-  std::size_t outer = 1, inner = 1, channels = 1;
-  for (std::size_t d = 0; d < weight.shape.size(); ++d) {
-    const auto length = static_cast<std::size_t>(weight.shape[d]);
-    if (!axis || d > *axis)
-      inner *= length;
-    else if (d == *axis)
-      channels = length;
-    else
-      outer *= length;
-  }
-  const auto each = [&](auto&& visit) {
-    std::size_t i = 0;
-    for (std::size_t o = 0; o < outer; ++o) {
-      for (std::size_t c = 0; c < channels; ++c) {
-        for (std::size_t k = 0; k < inner; ++k, ++i) visit(c, i);
-      }
-    }
-  };
-  std::vector<double> largest(channels, 0.0);
-  bool finite = true;
-  each([&](std::size_t c, std::size_t i) {
-    const double w = std::abs(at(i));
-    finite = finite && std::isfinite(w);
-    largest[c] = std::max(largest[c], w);
-  });
-  if (!finite)
-    throw_invalid("a weight is not finite, so it has no scale", name, "exclude the tensor, or look at how the model was trained");
-
-  Quantized out;
-  const std::vector<std::int64_t> scale_shape =
-      axis ? std::vector{static_cast<std::int64_t>(channels)} : std::vector<std::int64_t>{};
-  const auto in_own_type = [&](const std::vector<float>& scales) {
-    auto scale = Tensor::of(DType::f32, scale_shape, scales);
-    return weight.dtype == DType::f32 ? scale : from_aten(to_aten(scale).to(scalar_type(weight.dtype)));
-  };
-  std::vector<float> scales;
-  for (double m : largest) scales.push_back(static_cast<float>(m / 127));
-  auto rounded = in_own_type(scales).numbers();
-  const double smallest = weight.dtype == DType::f16 ? 0x1p-24 : std::numeric_limits<float>::min();
-  for (std::size_t c = 0; c < channels; ++c) {
-    // Nothing but zeros, or so small that runtimes, which flush subnormal numbers, would not see the scale.
-    if (rounded[c] < smallest) scales[c] = 1.0f;
-  }
-  out.scale = in_own_type(scales);
-  rounded = out.scale.numbers();
-  std::vector<std::byte> codes(static_cast<std::size_t>(weight.count()));
-  each([&](std::size_t c, std::size_t i) {
-    const double w = at(i), s = rounded[c];
-    const double q = std::clamp(std::nearbyint(w / s), -127.0, 127.0);
-    codes[i] = static_cast<std::byte>(static_cast<std::int8_t>(q));
-    out.squared_error += (q * s - w) * (q * s - w);
-    out.squared += w * w;
-  });
-  out.codes = Tensor::own(DType::i8, weight.shape, std::move(codes));
-  return out;
-}
-
-/// "model.layers.3.mlp.down_proj.weight" → "model.layers.*.mlp.down_proj.weight".
-std::string kind_of(const std::string& name) {
-  std::string out;
-  for (std::size_t i = 0; i < name.size();) {
-    const bool starts = i == 0 || name[i - 1] == '.';
-    std::size_t end = i;
-    while (starts && end < name.size() && std::isdigit(static_cast<unsigned char>(name[end]))) ++end;
-    if (end > i && (end == name.size() || name[end] == '.')) {
-      out += '*';
-      i = end;
-    } else {
-      out += name[i++];
-    }
-  }
-  return out;
-}
-
-/// Mean squared errors by kind of tensor, for the report.
-class ErrorTable {
+/// Which bits a weight gets: those of the longest pattern of per_scope that means it, else the stage's own.
+class Widths {
  public:
-  void add(const std::string& name, const Quantized& q) {
-    auto& row = rows_[kind_of(name)];
-    row.tensors += 1;
-    row.elements += q.codes.count();
-    row.error += q.squared_error;
-    row.square += q.squared;
-  }
-  Json json() const {
-    Json rows = Json::array();
-    for (const auto& [kind, r] : rows_) {
-      rows.push_back(
-          {kind, r.tensors, r.elements, r.error / static_cast<double>(r.elements), r.square > 0 ? r.error / r.square : 0.0});
+  explicit Widths(const Params& params)
+      : bits_(params.integer("bits")), tables_(params.integer("embedding_bits")), patterns_(params.numbers("per_scope")) {
+    for (const auto& [pattern, bits] : patterns_) {
+      if (bits != 4 && bits != 8 && bits != 16)
+        throw_invalid(fmt::format("per_scope gives \"{}\" {} bits", pattern, bits), "parameter per_scope",
+                      "weights take 4 or 8 bits; 16 leaves them as they are");
     }
-    return {{"columns", {"tensors", "count", "elements", "mean squared error", "relative to the mean square"}},
-            {"rows", std::move(rows)}};
+  }
+  std::int64_t of(const std::vector<std::string>& answers, bool table) {
+    std::string best;
+    for (const auto& [pattern, bits] : patterns_) {
+      if (!Scope{{pattern}, {}}.covers(answers)) continue;
+      met_.insert(pattern);
+      if (pattern.size() > best.size()) best = pattern;
+    }
+    if (best.empty()) return table ? tables_ : bits_;
+    return static_cast<std::int64_t>(patterns_.at(best));
+  }
+  void check_met(const std::vector<std::string>& names) const {
+    for (const auto& [pattern, bits] : patterns_) {
+      if (!met_.contains(pattern))
+        throw_invalid(fmt::format("the pattern \"{}\" of per_scope means no weight that is in scope", pattern),
+                      "parameter per_scope", fmt::format("in scope are: {}", fmt::join(near_scopes(pattern, names), ", ")));
+    }
   }
 
  private:
-  struct Row {
-    std::int64_t tensors = 0, elements = 0;
-    double error = 0, square = 0;
-  };
-  std::map<std::string, Row> rows_;
+  std::int64_t bits_, tables_;
+  std::map<std::string, double> patterns_;
+  std::set<std::string> met_;
+};
+
+struct Choice {
+  Grid grid;
+  Sharing sharing;
+  std::vector<Use> uses;
 };
 
 class RoundToNearest final : public Component {
@@ -211,20 +144,18 @@ class RoundToNearest final : public Component {
   void run(Context& context) override {
     const auto& params = context.params();
     Graph graph = load_model(context, context.input("model"));
-    if (graph.opset() < 13) {
-      throw_unsupported(fmt::format("the model is of opset {}; scales per channel need 13", graph.opset()), "port model",
-                        "export the model with a newer opset");
-    }
-    const auto chosen = choose(context, graph, params);
-    ErrorTable table;
+    const auto chosen = choose(graph, params);
+    check_opset(graph, chosen);
+    if (params.text("activations") == "dynamic") quantize_activations(graph, chosen);
+    RoundingTable table;
     std::vector<Node> dequantizers;
-    for (const auto& [name, use] : chosen) {
+    for (const auto& [name, choice] : chosen) {
       context.check_cancelled();
       context.progress({dequantizers.size(), chosen.size(), "rounding " + name, {}});
-      const bool per_channel = params.text("per") == "channel";
-      auto q = quantize(name, *graph.initializer(name), per_channel ? std::optional(use.axis) : std::nullopt);
-      table.add(name, q);
-      dequantizers.push_back(replace(graph, name, std::move(q), per_channel ? std::optional(use.axis) : std::nullopt));
+      auto q = round_to_grid(name, *graph.initializer(name), choice.grid, choice.sharing);
+      const auto bytes = q.codes.bytes.size() + q.scale.bytes.size() + (q.zero ? q.zero->bytes.size() : 0);
+      table.add(name, {choice.grid.bits, choice.sharing.block, q.codes.count(), bytes, q.squared_error, q.squared});
+      dequantizers.push_back(replace(graph, name, std::move(q), choice.sharing));
     }
     graph.nodes.insert(graph.nodes.begin(), std::make_move_iterator(dequantizers.begin()),
                        std::make_move_iterator(dequantizers.end()));
@@ -234,17 +165,20 @@ class RoundToNearest final : public Component {
     context.detail("rounding", table.json());
     context.figure("size_bytes", static_cast<double>(graph.weight_bytes()));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
-    context.log(LogLevel::info,
-                fmt::format("{} tensors rounded to INT8, weights are {} bytes", chosen.size(), graph.weight_bytes()));
+    context.figure("bits", table.bits());
+    context.figure("squared_error", table.squared_error());
+    context.log(LogLevel::info, fmt::format("{} tensors rounded to {:.2f} bits a weight, weights are {} bytes", chosen.size(),
+                                            table.bits(), graph.weight_bytes()));
   }
 
  private:
-  static std::map<std::string, Use> choose(Context& context, const Graph& graph, const Params& params) {
+  static std::map<std::string, Choice> choose(const Graph& graph, const Params& params) {
     const Uses uses(graph);
     const auto outputs = near_output(graph);
     const Scope scope{params.texts("scope"), params.texts("exclude")};
-    std::map<std::string, Use> chosen;
-    std::vector<std::string> names;
+    Widths widths(params);
+    std::map<std::string, Choice> chosen;
+    std::vector<std::string> names, covered;
     for (const auto& [name, tensor] : graph.initializers) {
       if (!is_floating(tensor.dtype) || bits(tensor.dtype) > 32 || bits(tensor.dtype) < 16 || tensor.count() == 0) continue;
       const auto found = uses_of(graph, uses, outputs, name, tensor.shape.size());
@@ -256,9 +190,11 @@ class RoundToNearest final : public Component {
         return std::any_of(found.begin(), found.end(), [&](const Use& u) { return u.*what; });
       };
       if ((is(&Use::embedding) && !params.flag("embeddings")) || (is(&Use::head) && !params.flag("head"))) continue;
-      // Where uses differ, rows that are looked up decide: a reader of them sees no other axis.
-      auto use = std::find_if(found.begin(), found.end(), [](const Use& u) { return u.embedding; });
-      chosen[name] = use == found.end() ? found.front() : *use;
+      covered.insert(covered.end(), answers.begin(), answers.end());
+      const bool table = is(&Use::embedding) || is(&Use::head);
+      const auto width = widths.of(answers, table);
+      if (width == 16) continue;
+      chosen[name] = choice_for(name, tensor, found, static_cast<int>(width), table, params);
     }
     if (chosen.empty()) {
       const auto& pattern = scope.include.empty() ? std::string() : scope.include.front();
@@ -268,22 +204,89 @@ class RoundToNearest final : public Component {
           names.empty() ? "the model has none, or is quantized already"
                         : fmt::format("weights are in: {}", fmt::join(near_scopes(pattern, names), ", ")));
     }
-    context.log(LogLevel::debug, fmt::format("{} weights chosen", chosen.size()));
+    widths.check_met(covered);
     return chosen;
   }
 
+  static Choice choice_for(const std::string& name, const Tensor& tensor, const std::vector<Use>& found, int width, bool table,
+                           const Params& params) {
+    // Where uses differ, rows that are looked up decide: a reader of them sees no other axis.
+    auto use = std::find_if(found.begin(), found.end(), [](const Use& u) { return u.embedding; });
+    if (use == found.end()) use = found.begin();
+    Choice choice;
+    choice.uses = found;
+    choice.grid = {.bits = width,
+                   .symmetric = params.flag("symmetric"),
+                   .search = params.text("scale") == "mse",
+                   .reduced = params.text("activations") == "dynamic" && params.flag("reduce_range")};
+    const auto group = params.integer("group");
+    // A group that takes in all inputs is a scale for each output.
+    if (group > 0 && !table && tensor.shape[use->inputs] > group) {
+      const auto whole = whole_group(tensor.shape[use->inputs], group);
+      if (!whole)
+        throw_invalid(fmt::format("{} inputs do not divide into groups of {} or a little less", tensor.shape[use->inputs], group),
+                      name, "give a group that divides them, or exclude the tensor");
+      choice.sharing = {use->inputs, *whole};
+    } else if (params.text("per") == "channel" || (group > 0 && !table)) {
+      choice.sharing = {use->axis, 0};
+    }
+    return choice;
+  }
+
+  static void check_opset(const Graph& graph, const std::map<std::string, Choice>& chosen) {
+    const bool newer = std::any_of(chosen.begin(), chosen.end(),
+                                   [](const auto& each) { return each.second.grid.bits == 4 || each.second.sharing.block > 0; });
+    const std::int64_t needed = newer ? 21 : 13;
+    if (graph.opset() < needed) {
+      throw_unsupported(fmt::format("the model is of opset {}; {} need {}", graph.opset(),
+                                    newer ? "4 bits and groups" : "scales per channel", needed),
+                        "port model", "export the model with a newer opset");
+    }
+  }
+
+  /// What meets a rounded weight in a product is rounded to 8 bits as it comes: DynamicQuantizeLinear takes range and zero point
+  /// from the whole tensor at run time. As QDQ, not MatMulInteger: readers stay MatMul, Gemm and Conv, which every pass knows.
+  static void quantize_activations(Graph& graph, const std::map<std::string, Choice>& chosen) {
+    std::map<std::string, std::string> done;
+    std::vector<Node> made;
+    for (const auto& [name, choice] : chosen) {
+      if (graph.initializer(name)->dtype != DType::f32)
+        throw_unsupported(fmt::format("a weight of {} has no dynamic activations: DynamicQuantizeLinear takes float32 only",
+                                      to_string(graph.initializer(name)->dtype)),
+                          name, "quantize the float32 model");
+      for (const auto& use : choice.uses) {
+        if (use.embedding) continue;
+        auto& value = graph.nodes[use.node].inputs[use.other];
+        if (graph.initializer(value)) continue;
+        auto [at, fresh] = done.try_emplace(value);
+        if (fresh) {
+          const auto codes = graph.fresh(value + ".q"), scale = graph.fresh(value + ".scale"), zero = graph.fresh(value + ".zero");
+          at->second = graph.fresh(value + ".rounded");
+          made.push_back({"DynamicQuantizeLinear", "", value + "/DynamicQuantizeLinear", {value}, {codes, scale, zero}, {}});
+          made.push_back({"DequantizeLinear", "", value + "/DequantizeLinear", {codes, scale, zero}, {at->second}, {}});
+        }
+        value = at->second;
+      }
+    }
+    graph.nodes.insert(graph.nodes.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
+  }
+
   /// The initializer gives way to codes and scale; a DequantizeLinear makes its value again, so readers stay as they are.
-  static Node replace(Graph& graph, const std::string& name, Quantized q, std::optional<std::size_t> axis) {
-    const auto codes = graph.fresh(name + ".q"), scale = graph.fresh(name + ".scale");
-    graph.initializers.erase(name);
-    graph.initializers.emplace(codes, std::move(q.codes));
-    graph.initializers.emplace(scale, std::move(q.scale));
+  static Node replace(Graph& graph, const std::string& name, Rounded q, const Sharing& sharing) {
     Node node;
     node.op = "DequantizeLinear";
     node.name = name + "/DequantizeLinear";
-    node.inputs = {codes, scale};
+    const auto add = [&](const char* what, Tensor tensor) {
+      node.inputs.push_back(graph.fresh(name + what));
+      graph.initializers.emplace(node.inputs.back(), std::move(tensor));
+    };
+    graph.initializers.erase(name);
+    add(".q", std::move(q.codes));
+    add(".scale", std::move(q.scale));
+    if (q.zero) add(".zero", std::move(*q.zero));
     node.outputs = {name};
-    if (axis) node.attributes["axis"] = static_cast<std::int64_t>(*axis);
+    if (sharing.axis) node.attributes["axis"] = static_cast<std::int64_t>(*sharing.axis);
+    if (sharing.block > 0) node.attributes["block_size"] = sharing.block;
     return node;
   }
 };
@@ -295,15 +298,22 @@ ESPALIER_PLUGIN(R"json({
   "description": "Quantization by rounding",
   "components": [{
     "name": "quantizer/rtn", "version": "0.1.0",
-    "summary": "Rounds weights to INT8 with a scale per output channel, symmetric; embeddings and head too; the result is a standard QDQ model",
+    "summary": "Rounds weights to INT8 or INT4 by channel or group, activations too on request; the result is a standard QDQ model",
     "inputs": [
       {"name": "model", "type": "model", "help": "the model to quantize"}
     ],
     "outputs": [
-      {"name": "model", "type": "model", "help": "the same model with INT8 weights behind DequantizeLinear"}
+      {"name": "model", "type": "model", "help": "the same model with integer weights behind DequantizeLinear"}
     ],
     "parameters": [
-      {"name": "bits", "type": "integer", "default": 8, "min": 8, "max": 8, "unit": "bits", "help": "width of a weight"},
+      {"name": "bits", "type": "integer", "default": 8, "choices": [4, 8], "unit": "bits", "help": "width of a weight"},
+      {"name": "embedding_bits", "type": "integer", "default": 8, "choices": [4, 8, 16], "unit": "bits", "help": "width of tables whose rows are looked up and of the head, which are never grouped; 16 leaves them as they are"},
+      {"name": "per_scope", "type": "map<number>", "default": {}, "help": "widths of their own: pattern = 4, 8 or 16 (left as it is); the longest matching pattern wins"},
+      {"name": "group", "type": "integer", "default": 0, "min": 0, "help": "so many inputs of an output share a scale (a width that it does not divide takes its largest divisor below); 0: one scale by per"},
+      {"name": "symmetric", "type": "boolean", "default": true, "help": "signed codes around zero; false: unsigned ones with a zero point for each scale"},
+      {"name": "scale", "type": "string", "default": "max", "choices": ["max", "mse"], "help": "a scale from the largest value, or searched for the least squared error"},
+      {"name": "activations", "type": "string", "default": "none", "choices": ["none", "dynamic"], "help": "leave what weights are multiplied with, or round it to 8 bits with the range found at run time"},
+      {"name": "reduce_range", "type": "boolean", "default": true, "help": "with dynamic activations, 8-bit codes use 7 bits: processors without VNNI saturate sums of two full products"},
       {"name": "per", "type": "string", "default": "channel", "choices": ["channel", "tensor"], "help": "one scale for each output channel, or one for the whole tensor"},
       {"name": "scope", "type": "list<string>", "default": ["*"], "help": "patterns of the weights to quantize, such as *.mlp"},
       {"name": "exclude", "type": "list<string>", "default": [], "help": "patterns of the weights that stay as they are"},

@@ -91,7 +91,7 @@ TEST_CASE("every weight is within half a step of its channel") {
   CHECK_THAT(loss_of(small, context, data), WithinRel(loss_of(graph, context, data), 0.01));
   CHECK(context.outputs.at("model").meta.at("tokenizer") == toy_tokenizer_digest());
   const auto& table = context.details.at("rounding");
-  CHECK(table.at("columns").size() == 5);
+  CHECK(table.at("columns").size() == 7);
   CHECK(table.at("rows").size() == 8);  // seven kinds of projection and the embedding
 }
 

@@ -1,4 +1,5 @@
-/// DequantizeLinear and QuantizeLinear: one scale, one per index of `axis`, or (opset 21) one per block of `block_size` on it.
+/// DequantizeLinear, QuantizeLinear and DynamicQuantizeLinear: one scale, one per index of `axis`, or (opset 21) one per block of
+/// `block_size` on it.
 #include "graph/ops/rules.h"
 
 namespace espalier {
@@ -67,6 +68,14 @@ std::vector<ValueInfo> infer_quantize(const NodeView& view) {
   return {value(type, view.in(0).shape)};
 }
 
+/// Codes, and the scale and zero point of the whole tensor.
+std::vector<ValueInfo> infer_dynamic(const NodeView& view) {
+  if (view.in(0).dtype != DType::f32) view.fail("the input is of type " + std::string(to_string(view.in(0).dtype)));
+  return {value(DType::u8, view.in(0).shape), value(DType::f32, {}), value(DType::u8, {})};
+}
+
+void axes_dynamic(const NodeView& view, AxisMaps& maps) { link_all(view, maps, 0); }
+
 void axes_quantize(const NodeView& view, AxisMaps& maps) {
   link_all(view, maps, 0);
   const Scales s = scales(view);
@@ -95,6 +104,7 @@ const bool registered = [] {
     RegisterOperator({"DequantizeLinear", "", since, infer_dequantize, axes_quantize, nullptr, nullptr, true});
     RegisterOperator({"QuantizeLinear", "", since, infer_quantize, axes_quantize, nullptr, nullptr, true});
   }
+  RegisterOperator({"DynamicQuantizeLinear", "", 11, infer_dynamic, axes_dynamic, nullptr, nullptr, true});
   return true;
 }();
 

@@ -1,8 +1,14 @@
 #include <ATen/TensorOperators.h>
+#include <ATen/ops/amax.h>
+#include <ATen/ops/amin.h>
 #include <ATen/ops/clamp.h>
 #include <ATen/ops/div.h>
+#include <ATen/ops/maximum.h>
+#include <ATen/ops/minimum.h>
 #include <ATen/ops/repeat_interleave.h>
 #include <ATen/ops/round.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
 
@@ -75,7 +81,27 @@ Results quantize_linear(const RunView& v) {
   return {clamped.to(at::kInt).to(type)};
 }
 
-const RegisterRun entries[] = {{"", "DequantizeLinear", dequantize_linear}, {"", "QuantizeLinear", quantize_linear}};
+/// u8 codes over the range of the whole tensor, zero included; the gradient passes straight through the rounding. Codes stay
+/// floating where x carries a gradient, as in QuantizeLinear.
+Results dynamic_quantize_linear(const RunView& v) {
+  const at::Tensor& x = v.in(0);
+  const at::Tensor flat = x.detach();
+  const bool empty = x.numel() == 0;
+  const at::Tensor zero = at::zeros({}, x.options().requires_grad(false));
+  const at::Tensor least = empty ? zero : at::minimum(flat.amin(), zero), most = empty ? zero : at::maximum(flat.amax(), zero);
+  at::Tensor scale = (most - least) / 255;
+  scale = at::where(scale.eq(0), 1.0, scale).to(x.scalar_type());  // nothing but zeros
+  const at::Tensor offset = at::clamp(at::round(-least / scale), 0, 255);
+  const at::Tensor scaled = at::div(x, scale);
+  const bool grad = c10::GradMode::is_enabled() && scaled.requires_grad();
+  const at::Tensor rounded = grad ? scaled + (at::round(scaled.detach()) - scaled.detach()) : at::round(scaled);
+  const at::Tensor codes = at::clamp(rounded + offset, 0, 255);
+  return {grad ? codes : codes.to(at::kByte), scale, offset.to(at::kByte)};
+}
+
+const RegisterRun entries[] = {{"", "DequantizeLinear", dequantize_linear},
+                               {"", "QuantizeLinear", quantize_linear},
+                               {"", "DynamicQuantizeLinear", dynamic_quantize_linear}};
 
 }  // namespace
 }  // namespace espalier
