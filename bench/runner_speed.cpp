@@ -1,6 +1,7 @@
-// Speed of our own runner on a GGUF language model, two threads: a forward pass of 512 tokens with all logits, forward and
-// backward, and decoding 128 tokens behind a prompt of 512 with the head on the last position only.
-//   bench_runner_speed MODEL.gguf [ROUNDS]
+// Speed of our own runner on a language model (GGUF, or a package's model.onnx), two threads unless told otherwise: a forward pass
+// of 512 tokens with all logits, forward and backward, and decoding behind a prompt of 512 with the head on the last position only.
+// `generate` leaves the first two out. bench/runner_speed.py compares with transformers.
+//   bench_runner_speed MODEL.gguf|MODEL.onnx [ROUNDS] [generate] [THREADS]
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -11,8 +12,10 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 
 #include "formats/gguf.h"
+#include "formats/onnx.h"
 #include "run/runtime.h"
 #include "run/session.h"
 #include "run/training.h"
@@ -22,62 +25,77 @@ using namespace espalier;
 
 namespace {
 
-template <class Work>
-double best_of(int rounds, Work work) {
-  double best = 1e30;
-  for (int i = 0; i < rounds; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    work();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
+double seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-void measure(const char* file, int rounds) {
-  const Graph graph = import_gguf(file).graph;
-  const at::Tensor ids = (at::arange(512, at::kLong) * 37 % 20000).unsqueeze(0);
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+/// Forward, and forward and backward, of 512 tokens: the best of the rounds.
+void train(const Graph& graph, const at::Tensor& ids, int rounds) {
   const TensorMap inputs{{"input_ids", ids},
                          {"attention_mask", at::ones({1, 512}, at::kLong)},
                          {"position_ids", at::arange(512, at::kLong).unsqueeze(0)}};
-  double forward, both, prefill, decode;
+  double forward = 1e30, both = 1e30;
   {
     Session session(graph);
-    forward = best_of(rounds, [&] { session.run(inputs); });
+    for (int i = 0; i < rounds; ++i) forward = std::min(forward, seconds([&] { session.run(inputs); }));
   }
-  {
-    Session session(graph);
-    session.train();
-    both = best_of(rounds, [&] {
-      for (const std::string& name : session.trainable()) session.parameter(name).mutable_grad().reset();
-      causal_cross_entropy(session.run(inputs).at("logits"), ids).backward();
-    });
+  Session session(graph);
+  session.train();
+  for (int i = 0; i < rounds; ++i) {
+    both = std::min(both, seconds([&] {
+                      for (const std::string& name : session.trainable()) session.parameter(name).mutable_grad().reset();
+                      causal_cross_entropy(session.run(inputs).at("logits"), ids).backward();
+                    }));
   }
-  const auto model = language_model(graph, {.threads = 2, .last_only = true});
+  fmt::print("{{\"forward_512_seconds\":{:.3f},\"forward_backward_512_seconds\":{:.3f}}}\n", forward, both);
+}
+
+/// Medians of prompts and of single tokens.
+void generate(const Graph& graph, const at::Tensor& ids, int rounds, int threads) {
+  constexpr int tokens = 64;
+  std::unique_ptr<LanguageModel> model;
   const std::vector<std::int64_t> prompt(ids.const_data_ptr<std::int64_t>(), ids.const_data_ptr<std::int64_t>() + 512);
-  prefill = best_of(rounds, [&] {
-    model->reset();
-    model->feed(prompt, false);
+  const double opening = seconds([&] {
+    model = language_model(graph, {.threads = threads, .last_only = true});
+    model->feed(std::vector<std::int64_t>{1}, false);
   });
-  decode = best_of(rounds, [&] {
+  std::vector<double> prefill, decode;
+  for (int i = 0; i < rounds; ++i) {
     model->reset();
-    model->feed(prompt, false);
-    for (std::int64_t i = 0; i < 128; ++i) model->feed(std::vector<std::int64_t>{i * 101 % 20000}, false);
-  });
+    prefill.push_back(seconds([&] { model->feed(prompt, false); }));
+    for (std::int64_t t = 0; t < tokens; ++t)
+      decode.push_back(seconds([&] { model->feed(std::vector<std::int64_t>{t * 101 % 20000}, false); }));
+  }
   fmt::print(
-      "{{\"forward_512_seconds\":{:.3f},\"forward_backward_512_seconds\":{:.3f},\"prefill_tokens_per_second\":{:.1f},"
-      "\"decode_tokens_per_second\":{:.1f}}}\n",
-      forward, both, 512 / prefill, 128 / (decode - prefill));
+      "{{\"prefill_tokens_per_second\":{:.1f},\"decode_tokens_per_second\":{:.1f},\"best_decode_tokens_per_second\":{:.1f},"
+      "\"first_token_seconds\":{:.2f}}}\n",
+      512 / median(prefill), 1 / median(decode), 1 / *std::min_element(decode.begin(), decode.end()), opening);
+}
+
+void measure(const std::string& file, int rounds, bool training) {
+  const Graph graph = file.ends_with(".onnx") ? read_onnx(file) : import_gguf(file).graph;
+  const at::Tensor ids = (at::arange(512, at::kLong) * 37 % 20000).unsqueeze(0);
+  if (training) train(graph, ids, rounds);
+  generate(graph, ids, rounds, at::get_num_threads());
 }
 
 }  // namespace
 
 int main(int count, char** arguments) try {
   if (count < 2) {
-    std::fputs("usage: bench_runner_speed MODEL.gguf [ROUNDS]\n", stderr);
+    std::fputs("usage: bench_runner_speed MODEL.gguf|MODEL.onnx [ROUNDS] [generate] [THREADS]\n", stderr);
     return 2;
   }
-  at::set_num_threads(2);
-  measure(arguments[1], count > 2 ? std::atoi(arguments[2]) : 3);
+  at::set_num_threads(count > 4 ? std::max(std::atoi(arguments[4]), 1) : 2);
+  const std::string file = arguments[1];
+  measure(file, count > 2 ? std::max(std::atoi(arguments[2]), 1) : 3, count < 4 && !file.ends_with(".onnx"));
   return 0;
 } catch (const Error& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -14,6 +14,7 @@
 
 #include "graph/causal.h"
 #include "run/cache.h"
+#include "run/prepack.h"
 #include "run/session.h"
 #include "sdk/error.h"
 
@@ -110,8 +111,8 @@ class GraphModel final : public LanguageModel {
     return open(last_, [this] { return last_position_only(graph_); });
   }
   template <class Make>
-  static Session& open(std::optional<Session>& session, Make make) {
-    if (!session) session.emplace(make());
+  Session& open(std::optional<Session>& session, Make make) {
+    if (!session) session.emplace(prepack_.apply(make()));
     return *session;
   }
 
@@ -129,6 +130,7 @@ class GraphModel final : public LanguageModel {
   }
 
   Graph graph_;
+  Prepack prepack_;
   std::optional<Session> whole_, last_;
   std::vector<std::string> past_, present_, wanted_;
   std::vector<std::vector<std::int64_t>> shapes_;
@@ -138,7 +140,7 @@ class GraphModel final : public LanguageModel {
 
 class GraphRunner final : public DeployedModel {
  public:
-  GraphRunner(const Graph& graph, const OpenOptions& options) : session_(graph) {
+  GraphRunner(const Graph& graph, const OpenOptions& options) : session_(Prepack().apply(graph)) {
     at::set_num_threads(std::max(options.threads, 1));
     for (const Value& input : graph.inputs) inputs_.push_back(input.name);
     for (const Value& output : graph.outputs) outputs_.push_back(output.name);
