@@ -80,13 +80,17 @@ float element(Kind kind, const std::byte* data, std::int64_t k) {
   return 0;
 }
 
-/// Sum of x[k] · row[k] for k in [from, to), before the scale.
-using Dot = float (*)(const std::byte* row, const float* x, std::int64_t from, std::int64_t to);
+/// Sum of x[k] · row[k] · scale of its group; zero points are left out.
+using Dot = float (*)(const Row& row, const float* x, std::int64_t inputs, std::int64_t group);
 
 template <Kind kind>
-float dot_plain(const std::byte* row, const float* x, std::int64_t from, std::int64_t to) {
+float dot_plain(const Row& row, const float* x, std::int64_t inputs, std::int64_t group) {
   float sum = 0;
-  for (std::int64_t k = from; k < to; ++k) sum += x[k] * element(kind, row, k);
+  for (std::int64_t from = 0; from < inputs; from += group) {
+    float part = 0;
+    for (std::int64_t k = from; k < from + group; ++k) part += x[k] * element(kind, row.data, k);
+    sum += row.scale ? row.scale[from / group] * part : part;
+  }
   return sum;
 }
 
@@ -107,38 +111,45 @@ ESPALIER_AVX2 inline __m256 eight(const std::byte* row, std::int64_t k) {
   }
 }
 
-ESPALIER_AVX2 inline float total(__m256 a, __m256 b, __m256 c, __m256 d) {
-  const __m256 sum = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+ESPALIER_AVX2 inline float total(__m256 sum) {
   __m128 half = _mm_add_ps(_mm256_castps256_ps128(sum), _mm256_extractf128_ps(sum, 1));
   half = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+/// Groups are scaled as vectors and summed up once a row.
 template <Kind kind>
-ESPALIER_AVX2 float dot_avx2(const std::byte* row, const float* x, std::int64_t from, std::int64_t to) {
-  __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
-  std::int64_t k = from;
-  if constexpr (kind == Kind::i4) {
-    const __m256i low = _mm256_set1_epi32(15), shift = _mm256_set1_epi32(8);
-    for (; k + 16 <= to; k += 16) {
-      const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row + k / 2)));
-      const __m256 first = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(bytes, low), shift));
-      const __m256 second = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bytes, 4), shift));
-      a = _mm256_fmadd_ps(first, _mm256_loadu_ps(x + k), a);
-      b = _mm256_fmadd_ps(second, _mm256_loadu_ps(x + k + 8), b);
+ESPALIER_AVX2 float dot_avx2(const Row& row, const float* x, std::int64_t inputs, std::int64_t group) {
+  __m256 sum = _mm256_setzero_ps();
+  float rest = 0;
+  for (std::int64_t from = 0; from < inputs; from += group) {
+    __m256 a = _mm256_setzero_ps(), b = a, c = a, d = a;
+    const float scale = row.scale ? row.scale[from / group] : 1;
+    const std::int64_t to = from + group;
+    std::int64_t k = from;
+    if constexpr (kind == Kind::i4) {
+      const __m256i low = _mm256_set1_epi32(15), shift = _mm256_set1_epi32(8);
+      for (; k + 16 <= to; k += 16) {
+        const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(row.data + k / 2)));
+        const __m256 first = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_and_si256(bytes, low), shift));
+        const __m256 second = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bytes, 4), shift));
+        a = _mm256_fmadd_ps(first, _mm256_loadu_ps(x + k), a);
+        b = _mm256_fmadd_ps(second, _mm256_loadu_ps(x + k + 8), b);
+      }
+    } else {
+      for (; k + 32 <= to; k += 32) {
+        a = _mm256_fmadd_ps(eight<kind>(row.data, k), _mm256_loadu_ps(x + k), a);
+        b = _mm256_fmadd_ps(eight<kind>(row.data, k + 8), _mm256_loadu_ps(x + k + 8), b);
+        c = _mm256_fmadd_ps(eight<kind>(row.data, k + 16), _mm256_loadu_ps(x + k + 16), c);
+        d = _mm256_fmadd_ps(eight<kind>(row.data, k + 24), _mm256_loadu_ps(x + k + 24), d);
+      }
+      for (; k + 8 <= to; k += 8) a = _mm256_fmadd_ps(eight<kind>(row.data, k), _mm256_loadu_ps(x + k), a);
     }
-  } else {
-    for (; k + 32 <= to; k += 32) {
-      a = _mm256_fmadd_ps(eight<kind>(row, k), _mm256_loadu_ps(x + k), a);
-      b = _mm256_fmadd_ps(eight<kind>(row, k + 8), _mm256_loadu_ps(x + k + 8), b);
-      c = _mm256_fmadd_ps(eight<kind>(row, k + 16), _mm256_loadu_ps(x + k + 16), c);
-      d = _mm256_fmadd_ps(eight<kind>(row, k + 24), _mm256_loadu_ps(x + k + 24), d);
-    }
-    for (; k + 8 <= to; k += 8) a = _mm256_fmadd_ps(eight<kind>(row, k), _mm256_loadu_ps(x + k), a);
+    const __m256 part = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d));
+    sum = _mm256_fmadd_ps(part, _mm256_set1_ps(scale), sum);
+    for (; k < to; ++k) rest += scale * x[k] * element(kind, row.data, k);
   }
-  float sum = total(a, b, c, d);
-  for (; k < to; ++k) sum += x[k] * element(kind, row, k);
-  return sum;
+  return total(sum) + rest;
 }
 
 /// (element − zero) · scale of one group, widened.
@@ -216,16 +227,9 @@ void multiply_few(const float* x, std::int64_t m, const PackedMatrix& w, float* 
       const Row row = weights[n];
       for (std::int64_t i = 0; i < m; ++i) {
         const float* in = x + i * w.inputs;
-        float sum = 0;
-        if (!row.scale) {
-          sum = kernel.dot(row.data, in, 0, w.inputs);
-        } else {
-          for (std::int64_t g = 0; g < groups; ++g) {
-            float part = kernel.dot(row.data, in, g * w.group, (g + 1) * w.group);
-            if (row.zero) part -= row.zero[g] * sums[static_cast<std::size_t>(i * groups + g)];
-            sum += row.scale[g] * part;
-          }
-        }
+        float sum = kernel.dot(row, in, w.inputs, groups > 0 ? w.group : w.inputs);
+        for (std::int64_t g = 0; row.zero && g < groups; ++g)
+          sum -= row.scale[g] * row.zero[g] * sums[static_cast<std::size_t>(i * groups + g)];
         y[i * w.outputs + n] = sum;
       }
     }
