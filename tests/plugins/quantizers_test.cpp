@@ -1,8 +1,10 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/linspace.h>
 #include <ATen/ops/ones_like.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include <catch2/catch_test_macros.hpp>
@@ -17,6 +19,7 @@
 #include "graph/causal.h"
 #include "graph/op.h"
 #include "graph/passes.h"
+#include "run/runtime.h"
 #include "run/session.h"
 #include "toy_model.h"
 
@@ -292,6 +295,34 @@ TEST_CASE("what float16 cannot hold is an error, or saturates by request") {
   CHECK(through(context, "quantizer/cast", graph).initializer("proj.weight.bf16"));
   CHECK_THROWS_WITH(through(context, "quantizer/cast", graph, {{"scope", {"nowhere"}}}), ContainsSubstring("nowhere"));
   CHECK_THROWS_WITH(through(context, "quantizer/cast", small), ContainsSubstring("fewer bits already"));
+}
+
+TEST_CASE("our runner decodes quantized models to the plain graph's logits") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const std::vector<std::int64_t> tokens{3, 18, 2, 9, 31, 7, 11, 5, 26, 1, 14, 30};
+  const at::Tensor ids = at::tensor(tokens, at::kLong).unsqueeze(0);
+  const TensorMap inputs{
+      {"input_ids", ids}, {"attention_mask", at::ones_like(ids)}, {"position_ids", at::arange(12, at::kLong).unsqueeze(0)}};
+  const auto check = [&](const Graph& small) {
+    const at::Tensor want = Session(small).run(inputs, {"logits"}).at("logits").squeeze(0);
+    const auto model = language_model(small, {.threads = 1});
+    const std::span<const std::int64_t> all(tokens);
+    const at::Tensor prompt = model->feed(all.first(10), true);
+    const double largest = want.abs().max().item<double>();
+    CHECK((prompt - want.narrow(0, 0, 10)).abs().max().item<double>() < 1e-5 * largest);
+    for (std::int64_t i = 10; i < 12; ++i) {
+      const at::Tensor one = model->feed(all.subspan(std::size_t(i), 1), false).select(0, 0);
+      CHECK((one - want[i]).abs().max().item<double>() < 1e-5 * largest);
+    }
+  };
+  check(graph);
+  check(rounded(context, graph));
+  check(rounded(context, graph, {{"bits", 4}, {"group", 16}, {"embedding_bits", 4}}));
+  check(rounded(context, graph, {{"bits", 4}, {"group", 16}, {"symmetric", false}}));
+  check(through(context, "quantizer/cast", graph, {{"storage", "f16"}}));
+  check(through(context, "quantizer/cast", graph));
 }
 
 TEST_CASE("quantized models give the same numbers in ONNX Runtime and OpenVINO") {

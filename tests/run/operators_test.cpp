@@ -157,7 +157,8 @@ TEST_CASE("gradients agree with central differences in f64") {
   }
   CHECK(checked > 80);
   // Every operator that calls itself differentiable has a gradient case.
-  const std::set<std::string> elsewhere = {"Cast", "QuantizeLinear", "DynamicQuantizeLinear"};  // straight-through, and no gradient through integers
+  const std::set<std::string> elsewhere = {"Cast", "QuantizeLinear",
+                                           "DynamicQuantizeLinear"};  // straight-through, and no gradient through integers
   for (const Operator* op : all_operators())
     if (op->differentiable && op->domain.empty() && find_run("", op->name) && !elsewhere.contains(op->name)) {
       INFO(op->name);
