@@ -7,6 +7,7 @@
 #include "host/manifest.h"
 #include "host/parameter.h"
 #include "recipe/order.h"
+#include "recipe/report_roles.h"
 #include "recipe/source.h"
 #include "recipe/substitute.h"
 #include "recipe/units.h"
@@ -41,7 +42,7 @@ class Loader {
     const Member* params = table(root, "params");
     Substitution substitution(params ? &params->value : nullptr, options_, findings_);
     for (auto& member : root.members)
-      if (member.key == "recipe" || member.key == "stages") substitution.apply(member.value);
+      if (member.key == "recipe" || member.key == "stages" || member.key == "report") substitution.apply(member.value);
     read_head(root);
     plan_.params = substitution.values();
     const Member* stages = table(root, "stages");
@@ -54,6 +55,7 @@ class Loader {
     if (stages->value.members.empty()) findings_.error("missing-stages", stages->key_at, "the recipe has no stages");
     index_stages(stages->value);
     for (std::size_t i = 0; i < parts_.size(); ++i) read_stage(i);
+    if (const Member* report = table(root, "report")) plan_.report = read_report_roles(*report, stages_, findings_);
     const auto order = topological_order(names_, edges_, findings_);
     if (findings_.failed()) return std::nullopt;
     substitution.warn_unused();  // beside an error it would be noise: a misspelt ${name} leaves its parameter unused
@@ -71,7 +73,7 @@ class Loader {
   }
 
   void check_top(const Node& root) {
-    static const std::vector<std::string> known = {"recipe", "params", "stages"};
+    static const std::vector<std::string> known = {"recipe", "params", "report", "stages"};
     for (const auto& member : root.members) {
       if (std::find(known.begin(), known.end(), member.key) != known.end()) continue;
       if (member.key == "extends" || member.key == "matrix")
@@ -83,7 +85,7 @@ class Loader {
   }
   std::string top_hint(const std::string& key, const std::vector<std::string>& known) {
     const auto near = findings_.suggest(key, known);
-    return near.empty() ? "a recipe has [recipe], [params] and [stages.NAME]" : near;
+    return near.empty() ? "a recipe has [recipe], [params], [stages.NAME] and [report]" : near;
   }
 
   void read_head(const Node& root) {

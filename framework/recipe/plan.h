@@ -49,6 +49,13 @@ struct Stage {
   int line = 0;
 };
 
+/// What [report] compares: names of stages that give a model or a package; empty where there is none. Part of no action key.
+struct ReportRoles {
+  std::string candidate;
+  std::string control;   ///< what the candidate would be without the step in question, everything else alike
+  std::string original;  ///< what everything started from
+};
+
 /// A recipe, checked against a catalog: stages in topological order (ties by the recipe's order).
 struct Plan {
   std::filesystem::path file;
@@ -56,6 +63,7 @@ struct Plan {
   std::uint64_t seed = 0;
   std::map<std::string, Json> params;
   std::vector<Stage> stages;
+  std::optional<ReportRoles> report;
   const Stage* find(std::string_view name) const;
   /// Names of the given stages and of all that they need.
   std::vector<std::string> closure(const std::vector<std::string>& wanted) const;

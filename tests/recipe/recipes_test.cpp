@@ -65,12 +65,14 @@ Json as_json(const Plan& plan) {
                           {"timeout", stage.timeout_seconds ? Json(*stage.timeout_seconds) : Json()},
                           {"memory", stage.memory_bytes ? Json(*stage.memory_bytes) : Json()}};
   }
-  return without_place({{"name", plan.name},
-                        {"description", plan.description},
-                        {"seed", plan.seed},
-                        {"order", order},
-                        {"params", params},
-                        {"stages", stages}});
+  return without_place(
+      {{"name", plan.name},
+       {"description", plan.description},
+       {"seed", plan.seed},
+       {"order", order},
+       {"params", params},
+       {"report", plan.report ? Json::array({plan.report->candidate, plan.report->control, plan.report->original}) : Json()},
+       {"stages", stages}});
 }
 
 /// Types count too: 1 is not 1.0.
