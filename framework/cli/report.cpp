@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "cli/command.h"
+#include "cli/report_comparison.h"
 #include "cli/report_page.h"
 #include "cli/table.h"
 #include "engine/engine.h"
@@ -114,7 +115,9 @@ Json summary(const ReportData& data, const std::string& page) {
                       {"seconds", row.seconds},
                       {"figures", figures}});
   }
-  return {{"schema", 1}, {"recipe", data.plan->name}, {"run", data.run_id}, {"page", page}, {"stages", stages}};
+  Json all = {{"schema", 1}, {"recipe", data.plan->name}, {"run", data.run_id}, {"page", page}, {"stages", stages}};
+  if (const auto comparison = compare_roles(data)) all["comparison"] = comparison_json(data, *comparison);
+  return all;
 }
 
 void write_page(const std::string& file, const std::string& text) {
@@ -146,6 +149,7 @@ CommandAction set_up(CLI::App& app) {
       print_json(summary(data, file));
     } else {
       print(terminal_table(data, common.colour_out));
+      if (const auto comparison = compare_roles(data)) print("\n" + comparison_table(data, *comparison, common.colour_out));
       remark(common, "page: " + file);
     }
     return 0;

@@ -12,5 +12,8 @@ std::string dag_chart(const ReportData& data);
 std::string curve_chart(const std::string& title, const Json& points);
 /// {"columns": ["group", "before", "after"], "rows": …} as paired bars.
 std::string width_chart(const std::string& title, const Json& table);
+/// {"columns": ["layer", "part", "operator", …, "ms", …], "rows": …} as a flame: all, layers, their parts, operators; widths are
+/// time.
+std::string flame_chart(const std::string& title, const Json& table);
 
 }  // namespace espalier

@@ -8,6 +8,7 @@
 #include <map>
 
 #include "cli/report_charts.h"
+#include "cli/report_comparison.h"
 #include "cli/table.h"
 
 namespace espalier {
@@ -27,18 +28,6 @@ std::optional<double> number(const std::optional<Artifact>& artifact, const char
   const auto found = artifact->meta.find(key);
   if (found == artifact->meta.end() || !found->is_number()) return std::nullopt;
   return found->get<double>();
-}
-
-/// A value with the unit that its name implies.
-std::string figure_text(const std::string& name, double value) {
-  if (name.ends_with("_bytes")) return bytes_text(value);
-  if (name == "parameters" || name == "macs" || name == "tokens") return human_count(value);
-  if (name.ends_with("_ms")) return fmt::format("{:.2f} ms", value);
-  if (name.ends_with("_per_second")) return fmt::format("{:.1f}", value);
-  if (name == "speedup" || name.starts_with("speedup_")) return fmt::format("{:.2f}×", value);
-  if (name == "sparsity") return fmt::format("{:.1f} %", 100 * value);
-  if (value == std::floor(value) && std::abs(value) < 1e15) return fmt::format("{:.0f}", value);
-  return fmt::format("{:.4g}", value);
 }
 
 std::string cell(const std::optional<double>& value, const std::function<std::string(double)>& text) {
@@ -140,7 +129,7 @@ std::string stage_section(const ReportRow& row) {
       out += fmt::format("<tr><td>{}</td><td class=n>{}</td></tr>", escape_html(name), escape_html(figure_text(name, value)));
     out += "</table>";
     for (const auto& [name, value] : row.entry->details.items())
-      if (value.is_object() && name != "widths")
+      if (value.is_object() && name != "widths" && !name.starts_with("flame."))
         if (const std::string table = table_of(value); !table.empty()) out += "<h4>" + escape_html(name) + "</h4>" + table;
     out += "<h4>Outputs</h4><table>";
     for (const auto& [port, output] : row.entry->outputs)
@@ -163,6 +152,8 @@ table{border-collapse:collapse;font-size:13.5px}td,th{padding:4px 12px 4px 0;tex
 .wide{overflow-x:auto}a{color:var(--leaf);text-decoration:none}.state{font-weight:600}.state.ran{color:var(--leaf)}.state.cached{color:var(--blue)}.state.failed,.error{color:var(--warn)}
 details{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:8px 14px;margin:8px 0}summary{cursor:pointer}pre,code{font:12.5px/1.45 ui-monospace,monospace;overflow-x:auto}svg{max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}
 .node{fill:var(--panel);stroke:var(--line)}.node.ran{stroke:var(--leaf)}.node.cached{stroke:var(--blue)}.node.failed{stroke:var(--warn);stroke-width:2}.edge{fill:none;stroke:var(--soft);stroke-opacity:.55}.axis{stroke:var(--line)}.curve{fill:none;stroke:var(--leaf);stroke-width:2}.raw{fill:none;stroke:var(--leaf2);stroke-width:1}.before{fill:var(--leaf2)}.after{fill:var(--leaf)}
+.flame rect{stroke:var(--panel);stroke-width:.6}.flame .f0{fill:var(--line)}.flame .f1{fill:var(--leaf2)}.flame .f2{fill:var(--leaf);fill-opacity:.55}.flame .f3{fill:var(--blue);fill-opacity:.6}.flame text{font-size:11px}
+.compare td{white-space:nowrap}.compare .sub{margin:0}td.good{color:var(--leaf)}td.bad{color:var(--warn)}td.soft{color:var(--soft)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:12px}
 )css";
 
@@ -186,12 +177,24 @@ std::string human_count(double value) {
   return fmt::format("{:.0f}", value);
 }
 
+std::string figure_text(const std::string& name, double value) {
+  if (name.ends_with("_bytes")) return bytes_text(value);
+  if (name == "parameters" || name == "macs" || name == "tokens") return human_count(value);
+  if (name.ends_with("_ms")) return fmt::format("{:.2f} ms", value);
+  if (name.ends_with("_per_second")) return fmt::format("{:.1f}", value);
+  if (name == "speedup" || name.starts_with("speedup_")) return fmt::format("{:.2f}×", value);
+  if (name == "sparsity") return fmt::format("{:.1f} %", 100 * value);
+  if (value == std::floor(value) && std::abs(value) < 1e15) return fmt::format("{:.0f}", value);
+  return fmt::format("{:.4g}", value);
+}
+
 std::string report_page(const ReportData& data) {
-  std::string charts;
+  std::string charts, flames;
   for (const ReportRow& row : data.rows) {
     if (!row.entry) continue;
     for (const auto& [name, value] : row.entry->details.items()) {
       if (name.starts_with("curve.")) charts += curve_chart(row.stage->name + " · " + name.substr(6), value);
+      if (name.starts_with("flame.")) flames += flame_chart(row.stage->name + " · " + name.substr(6), value);
       if (name == "widths") charts += width_chart(row.stage->name + " · widths before and after", value);
     }
   }
@@ -207,10 +210,13 @@ std::string report_page(const ReportData& data) {
   for (const ReportRow& row : data.rows) work += row.entry ? row.seconds : 0;
   if (work > 0) out += " · the work behind these results took " + human_seconds(work);
   if (!data.machine.empty()) out += " · " + escape_html(data.machine);
-  out += "</p>" + headline(data);
+  out += "</p>";
+  if (const auto comparison = compare_roles(data)) out += comparison_section(data, *comparison);
+  out += headline(data);
   out += "<h2>From source to package</h2><div class=wide>" + dag_chart(data) + "</div>";
   out += stage_table(data);
   if (!charts.empty()) out += "<h2>Curves and widths</h2><section class=charts>" + charts + "</section>";
+  if (!flames.empty()) out += "<h2>Where the time goes</h2>" + flames;
   out += "<h2>Every stage</h2>";
   for (const ReportRow& row : data.rows) out += stage_section(row);
   return out + "</main></html>\n";

@@ -34,6 +34,9 @@ struct ReportData {
 /// "134.5M", "98.4k": counts for people.
 std::string human_count(double value);
 
+/// A figure with the unit that its name implies: "12.30 ms", "97.4 MiB", "1.85×".
+std::string figure_text(const std::string& name, double value);
+
 /// One self-contained HTML page: no script, no outside resource.
 std::string report_page(const ReportData& data);
 
