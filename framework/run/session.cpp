@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <chrono>
 #include <optional>
 #include <set>
 #include <unordered_map>
@@ -91,6 +92,7 @@ struct Session::Impl {
   std::set<std::string> changed;  ///< set by set_parameter()
   std::map<std::vector<std::string>, Plan> plans;
   bool hooked = false;
+  NodeTimer timer;
 
   int slot_of(const std::string& name) {
     const auto [at, fresh] = slots.try_emplace(name, static_cast<int>(names.size()));
@@ -375,7 +377,10 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
     const Step& step = self.steps[static_cast<std::size_t>(plan.steps[position])];
     arguments.clear();
     for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : values[static_cast<std::size_t>(slot)]);
+    const auto start = self.timer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
     std::vector<at::Tensor> outputs = self.execute(step, arguments);
+    if (self.timer)
+      self.timer(*step.node, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
     for (std::size_t i = 0; i < step.out.size(); ++i)
       if (const int slot = step.out[i]; slot != absent) {
         if (self.hooked) self.after(slot, outputs[i]);
@@ -396,6 +401,8 @@ void Session::hook(const std::string& value, Hook hook) {
   self.hooked = std::any_of(self.hooks.begin(), self.hooks.end(), [](const Hook& h) { return static_cast<bool>(h); });
   self.forget();
 }
+
+void Session::observe(NodeTimer timer) { impl_->timer = std::move(timer); }
 
 Graph Session::graph() const {
   Graph out = impl_->graph;

@@ -46,6 +46,10 @@ class Session {
   using Hook = std::function<at::Tensor(const std::string& name, const at::Tensor& value)>;
   void hook(const std::string& value, Hook hook);
 
+  /// Called after each node of a run with the milliseconds that it took; an empty one removes it. What was folded is not run.
+  using NodeTimer = std::function<void(const Node& node, double milliseconds)>;
+  void observe(NodeTimer timer);
+
   /// The graph with its trainable and its set parameters written back (f32 → the initializer's storage type).
   Graph graph() const;
 

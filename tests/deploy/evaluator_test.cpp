@@ -8,7 +8,9 @@
 
 #include "deploy/tiny.h"
 #include "run/dataset.h"
+#include "run/models.h"
 #include "sdk/error.h"
+#include "sdk/statistics.h"
 
 using namespace espalier;
 using namespace espalier::test;
@@ -68,6 +70,75 @@ TEST_CASE("perplexity follows the protocol, for the model and for its packages")
   const Outcome of_int8 = tiny.workshop.run(
       "evaluator/perplexity", {{"package", tiny.package("backend/openvino", tiny.quantized())}, {"data", tiny.heldout}});
   CHECK(of_int8.figures.at("perplexity") == Approx(expected).epsilon(0.05));
+}
+
+TEST_CASE("quality has an interval over windows, and keeps what it was made of") {
+  Tiny& tiny = Tiny::get();
+  const Outcome made = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", tiny.heldout}});
+  const Samples samples{made.details.at("samples.nll"), made.details.at("samples.tokens")};
+  REQUIRE(samples.values.size() >= 3);
+  CHECK(std::exp(samples.mean()) == Approx(made.figures.at("perplexity")));
+  const auto interval = bootstrap_mean(samples);
+  CHECK(made.figures.at("perplexity_low") == Approx(std::exp(interval->low)));
+  CHECK(made.figures.at("perplexity_high") == Approx(std::exp(interval->high)));
+  CHECK(made.figures.at("perplexity_low") < made.figures.at("perplexity"));
+  CHECK(made.figures.at("perplexity_high") > made.figures.at("perplexity"));
+  const Outcome one = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", tiny.heldout}}, {{"limit", 1}});
+  CHECK(one.figures.contains("perplexity"));
+  CHECK_FALSE(one.figures.contains("perplexity_low"));  // one window says nothing about its spread
+}
+
+TEST_CASE("agreement is the divergence and the common favourites, position by position") {
+  Tiny& tiny = Tiny::get();
+  const TokenDataset data(tiny.workshop.context(), tiny.heldout);
+  const Artifact int8 = tiny.quantized();
+  const auto original = language_model(tiny.graph(tiny.model), {2, false}),
+             candidate = language_model(tiny.graph(int8), {2, false});
+  double kl = 0, same = 0, counted = 0;
+  for (std::int64_t w = 0; w < data.count(); ++w) {
+    const auto tokens = data.tokens().subspan(static_cast<std::size_t>(48 * w), 48);
+    const std::vector<std::int64_t> fed(tokens.begin(), tokens.end());
+    original->reset();
+    candidate->reset();
+    const at::Tensor p = at::log_softmax(original->feed(fed, true).to(at::kDouble), 1).contiguous(),
+                     q = at::log_softmax(candidate->feed(fed, true).to(at::kDouble), 1).contiguous();
+    for (std::int64_t i = 0; i < 47; ++i, ++counted) {
+      const double *a = p.const_data_ptr<double>() + i * 257, *b = q.const_data_ptr<double>() + i * 257;
+      for (int t = 0; t < 257; ++t) kl += std::exp(a[t]) * (a[t] - b[t]);
+      same += std::max_element(a, a + 257) - a == std::max_element(b, b + 257) - b;
+    }
+  }
+  const Outcome made =
+      tiny.workshop.run("evaluator/agreement", {{"model", int8}, {"original", tiny.model}, {"data", tiny.heldout}});
+  CHECK(made.figures.at("kl") == Approx(kl / counted).epsilon(1e-6));
+  CHECK(made.figures.at("top1_agreement") == Approx(same / counted).epsilon(1e-9));
+  CHECK(made.figures.at("tokens") == counted);
+  CHECK(made.figures.at("kl") > 0);
+  CHECK(made.figures.at("kl_low") < made.figures.at("kl"));
+  CHECK(made.figures.at("kl_high") > made.figures.at("kl"));
+  CHECK(made.figures.contains("top1_agreement_low"));
+  CHECK(made.details.at("samples.kl").size() == static_cast<std::size_t>(data.count()));
+
+  const Outcome deployed =
+      tiny.workshop.run("evaluator/agreement", {{"package", tiny.package("backend/libtorch", int8)},
+                                                {"original_package", tiny.package("backend/libtorch", tiny.model)},
+                                                {"data", tiny.heldout}});
+  CHECK(deployed.figures.at("kl") == Approx(made.figures.at("kl")).epsilon(1e-3));
+  const Outcome itself =
+      tiny.workshop.run("evaluator/agreement", {{"model", tiny.model}, {"original", tiny.model}, {"data", tiny.heldout}});
+  CHECK(itself.figures.at("kl") == 0);
+  CHECK(itself.figures.at("top1_agreement") == 1);
+  // The direction counts: KL(original‖candidate).
+  const Outcome turned =
+      tiny.workshop.run("evaluator/agreement", {{"model", tiny.model}, {"original", int8}, {"data", tiny.heldout}});
+  CHECK(turned.figures.at("kl") != made.figures.at("kl"));
+
+  CHECK(refused([&] { tiny.workshop.run("evaluator/agreement", {{"model", int8}, {"data", tiny.heldout}}); }));
+  Artifact foreign = int8;
+  foreign.meta["tokenizer"] = std::string(64, '0');
+  CHECK(refused([&] {
+    tiny.workshop.run("evaluator/agreement", {{"model", foreign}, {"original", tiny.model}, {"data", tiny.heldout}});
+  }));
 }
 
 TEST_CASE("windows, stride and limit of perplexity") {
@@ -162,22 +233,103 @@ TEST_CASE("latency keeps its raw samples and tells what follows from them") {
   for (std::size_t i = 0; i < 3; ++i) ratios.push_back(other[i] / own[i]);
   std::sort(ratios.begin(), ratios.end());
   CHECK(made.figures.at("speedup") == Approx(ratios[1]));
-  auto steps = numbers("samples.decode_ms");
-  std::sort(steps.begin(), steps.end());
-  CHECK(made.figures.at("latency_p50_ms") == Approx(steps[44]));
-  CHECK(made.figures.at("latency_p95_ms") == Approx(steps[85]));
-  CHECK_FALSE(made.figures.contains("latency_p99_ms"));
-  for (const char* name : {"prefill_tokens_per_second", "decode_tokens_per_second", "startup_ms", "peak_rss_bytes",
-                           "speedup_prefill", "speedup_decode"}) {
+  CHECK(made.figures.at("latency_samples") == 90);
+  for (const char* name : {"latency_p50_ms", "latency_p95_ms", "latency_p99_ms"}) CHECK_FALSE(made.figures.contains(name));
+  CHECK(std::any_of(made.log.begin(), made.log.end(),
+                    [](const std::string& line) { return line.find("90 samples of latency are too few") != std::string::npos; }));
+  for (const char* name :
+       {"prefill_tokens_per_second", "decode_tokens_per_second", "startup_ms", "peak_rss_bytes", "speedup_prefill",
+        "speedup_decode", "peak_rss_opening_bytes", "peak_rss_prompt_bytes", "peak_rss_decode_bytes"}) {
     INFO(name);
     CHECK(made.figures.at(name) > 0);
   }
+  CHECK(made.figures.at("peak_rss_bytes") >=
+        std::max({made.figures.at("peak_rss_opening_bytes"), made.figures.at("peak_rss_prompt_bytes"),
+                  made.figures.at("peak_rss_decode_bytes")}));
+  // The last third of the rounds against the first, both packages together.
+  CHECK(made.figures.at("drift") == Approx((own[2] + other[2]) / (own[0] + other[0]) - 1));
+  CHECK(made.details.at("machine").at("rows").size() >= 3);
+  CHECK(made.details.at("memory").at("rows").size() == 2);
   CHECK(made.figures.at("size_bytes") == package.meta.at("size_bytes").get<double>());
 
   const Outcome alone = tiny.workshop.run("evaluator/latency", {{"package", package}},
                                           {{"prompt", 4}, {"decode", 50}, {"samples", 2}, {"warmup", 0}});
+  auto steps = alone.details.at("samples.decode_ms").get<std::vector<double>>();
+  std::sort(steps.begin(), steps.end());
+  REQUIRE(steps.size() == 100);
+  CHECK(alone.figures.at("latency_p50_ms") == Approx(steps[49]));
+  CHECK(alone.figures.at("latency_p95_ms") == Approx(steps[94]));
+  CHECK(alone.figures.at("latency_p99_ms") == Approx(steps[98]));
   CHECK(alone.figures.at("latency_p99_ms") >= alone.figures.at("latency_p95_ms"));
   CHECK_FALSE(alone.figures.contains("speedup"));
   // More tokens than the model has positions: the error of the process that runs the package arrives here.
   CHECK(refused([&] { tiny.workshop.run("evaluator/latency", {{"package", package}}, {{"prompt", 60}, {"decode", 10}}); }));
+}
+
+// In a process of its own: threads that other cases started do not survive the fork of a package's process. Stages have none.
+TEST_CASE("latency of a model that is no language model is the time of its runs", "[.own-process]") {
+  Tiny& tiny = Tiny::get();
+  const Graph graph = residual_network(8);
+  Artifact model = save_model(tiny.workshop.context(), graph);
+  model.meta["task"] = "image-classification";
+  const Artifact package = tiny.package("backend/libtorch", model);
+  const auto run = [&](const Json& params) {
+    return tiny.workshop.run("evaluator/latency", {{"package", package}, {"baseline", package}}, params);
+  };
+  const Outcome made = run(Json::object());  // 100 runs of each
+  CHECK(made.details.at("samples.total_ms").size() == 100);
+  CHECK(made.details.at("samples.baseline_total_ms").size() == 100);
+  for (const char* name : {"latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "speedup", "speedup_low", "speedup_high",
+                           "startup_ms", "peak_rss_run_bytes"})
+    CHECK(made.figures.at(name) > 0);
+  CHECK(made.figures.at("speedup_low") <= made.figures.at("speedup"));
+  CHECK_FALSE(made.figures.contains("prefill_tokens_per_second"));
+  CHECK_FALSE(made.figures.contains("peak_rss_decode_bytes"));
+  CHECK(refused([&] { run({{"dimensions", {{graph.inputs[0].shape[0].text(), 0.5}}}}); }));
+  const Outcome batch = run({{"dimensions", {{graph.inputs[0].shape[0].text(), 64}}}, {"samples", 3}});
+  CHECK(batch.details.at("samples.total_ms").size() == 3);
+  CHECK_FALSE(batch.figures.contains("latency_p50_ms"));
+}
+
+TEST_CASE("a profile's nodes add up to no more than the run, by operator and by layer alike") {
+  Tiny& tiny = Tiny::get();
+  const Outcome made =
+      tiny.workshop.run("evaluator/profile", {{"model", tiny.model}}, {{"tokens", 32}, {"repetitions", 3}, {"warmup", 1}});
+  CHECK(made.figures.at("nodes_ms") > 0);
+  CHECK(made.figures.at("nodes_ms") <= made.figures.at("run_ms"));
+  CHECK(made.figures.at("covered") == Approx(made.figures.at("nodes_ms") / made.figures.at("run_ms")));
+  const auto runs = made.details.at("samples.run_ms").get<std::vector<double>>(),
+             nodes = made.details.at("samples.nodes_ms").get<std::vector<double>>();
+  REQUIRE(runs.size() == 3);
+  REQUIRE(nodes.size() == 3);
+  for (std::size_t i = 0; i < 3; ++i) CHECK(nodes[i] <= runs[i]);
+  const Graph graph = tiny.graph(tiny.model);
+  for (const char* name : {"operators", "layers", "flame.time"}) {
+    INFO(name);
+    const Json& table = made.details.at(name);
+    const std::size_t keys = table.at("columns").size() - 3;
+    double milliseconds = 0, share = 0, last = 1e300;
+    for (const Json& row : table.at("rows")) {
+      milliseconds += row[keys + 1].get<double>();
+      share += row[keys + 2].get<double>();
+      if (std::string(name) != "flame.time") CHECK(row[keys + 1].get<double>() <= last);
+      last = row[keys + 1].get<double>();
+    }
+    CHECK(milliseconds == Approx(made.figures.at("nodes_ms")));
+    CHECK(share == Approx(100));
+  }
+  const auto row_of = [&](const char* table, const std::string& key) {
+    for (const Json& row : made.details.at(table).at("rows"))
+      if (row[0] == key) return row;
+    FAIL(key << " is not in " << made.details.at(table).dump());
+    throw 0;
+  };
+  std::int64_t products = 0;
+  for (const Node& node : graph.nodes) products += node.op == "MatMul";
+  CHECK(row_of("operators", "MatMul")[1] == products);
+  CHECK(row_of("layers", "model.layers.1")[1].get<std::int64_t>() > 5);
+
+  Artifact model = save_model(tiny.workshop.context(), residual_network(8));
+  CHECK(tiny.workshop.run("evaluator/profile", {{"model", model}}).figures.at("nodes_ms") > 0);
+  CHECK(refused([&] { tiny.workshop.run("evaluator/profile", {{"model", tiny.model}}, {{"dimensions", {{"sequence", -3}}}}); }));
 }

@@ -120,7 +120,8 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
 
   const Json changed = shop.run("--set sparsity=0.5");
   CHECK(with_status(changed, "cached") ==
-        std::set<std::string>{"base", "corpus", "heldout", "tuned", "heads", "original", "quality_base", "quality_tuned"});
+        std::set<std::string>{"base", "corpus", "heldout", "tuned", "heads", "original", "quality_base", "quality_tuned",
+                              "control_int8", "control", "quality_control", "quality_original", "agreement_control", "profile"});
   CHECK(by_name(changed)["pruned"]["figures"]["parameters"].get<double>() <
         stages.at("pruned")["figures"]["parameters"].get<double>());
 
@@ -135,6 +136,23 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
     for (const auto& [name, stage] : stages) CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("stage-" + name));
     CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("class=curve"));
     CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("widths before and after"));
+
+    for (const char* part : {"Candidate, control, original", "class=flame", "against", "Control"})
+      CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring(part));
+    const Call listed = shop.call("report " + quoted(shop.recipe().string()) + " --json --out " + quoted(page.string()));
+    REQUIRE(listed.code == 0);
+    const Json comparison = Json::parse(listed.out)["comparison"];
+    CHECK(comparison["remarks"].empty());
+    std::map<std::string, Json> figures;
+    for (const Json& figure : comparison["figures"]) figures[figure["figure"]] = figure;
+    const Json& change = figures.at("perplexity")["against"]["control"];
+    CHECK(change["kind"] == "ratio");
+    CHECK(std::abs(change["value"].get<double>() - perplexity("quality") / perplexity("quality_control")) < 1e-9);
+    CHECK(change["low"].get<double>() <= change["value"].get<double>());
+    CHECK(change.contains("significant"));
+    CHECK(figures.at("kl")["against"].contains("control"));
+    CHECK(figures.at("size_bytes")["against"]["original"]["value"].get<double>() < 1);
+    CHECK(figures.at("speedup")["against"].contains("original"));
 
     const fs::path out = shop.folder() / "out";
     REQUIRE(shop.call("export " + quoted(shop.recipe().string()) + " package " + quoted(out.string())).code == 0);

@@ -1,0 +1,79 @@
+#include "run/token_windows.h"
+
+#include <ATen/ops/tensor.h>
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "formats/model_artifact.h"
+#include "formats/package.h"
+#include "sdk/error.h"
+
+namespace espalier {
+
+TokenWindows::TokenWindows(const Context& context, const TokenDataset& data) : tokens_(data.tokens()) {
+  const Params& params = context.params();
+  const std::int64_t length = params.has("window") ? params.integer("window") : data.sequence();
+  const std::int64_t stride = params.has("stride") ? params.integer("stride") : length;
+  const std::int64_t limit = params.integer("limit");
+  bos_ = params.integer("bos");
+  if (stride > length)
+    throw_invalid(fmt::format("stride {} is larger than the window of {}", stride, length), "parameter stride",
+                  "tokens between windows would be left out");
+  const auto held = static_cast<std::int64_t>(tokens_.size());
+  for (std::int64_t begin = 0; begin + length <= held; begin += stride) {
+    if (limit > 0 && static_cast<std::int64_t>(windows_.size()) == limit) break;
+    windows_.push_back({begin, length, begin == 0 ? 1 : std::max<std::int64_t>(1, length - stride)});
+  }
+  if (windows_.empty())
+    throw_invalid(fmt::format("the data holds {} tokens, not one window of {}", held, length), "port data",
+                  "give more text or a smaller window");
+}
+
+at::Tensor TokenWindows::logits(LanguageModel& model, std::size_t number) const {
+  const TokenWindow& window = windows_.at(number);
+  const auto tokens = tokens_.subspan(static_cast<std::size_t>(window.begin), static_cast<std::size_t>(window.count));
+  std::vector<std::int64_t> fed;
+  if (bos_ >= 0) fed.push_back(bos_);
+  const auto lead = static_cast<std::int64_t>(fed.size());
+  fed.insert(fed.end(), tokens.begin(), tokens.end());
+  model.reset();
+  return model.feed(fed, true).narrow(0, lead + window.first - 1, window.counted());
+}
+
+at::Tensor TokenWindows::targets(std::size_t number) const {
+  const TokenWindow& window = windows_.at(number);
+  const auto tokens =
+      tokens_.subspan(static_cast<std::size_t>(window.begin + window.first), static_cast<std::size_t>(window.counted()));
+  return at::tensor(std::vector<std::int64_t>(tokens.begin(), tokens.end()), at::kLong);
+}
+
+Subject open_subject(Context& context, const std::string& model_port, const std::string& package_port) {
+  const bool model = context.has_input(model_port);
+  if (model == context.has_input(package_port))
+    throw_invalid(fmt::format("give exactly one of {} and {}", model_port, package_port), "the stage's inputs",
+                  fmt::format("{} = \"@stage\" or {} = \"@stage\"", model_port, package_port));
+  Subject subject;
+  subject.artifact = &context.input(model ? model_port : package_port);
+  check_tokenizers(*subject.artifact, context.input("data"));
+  const OpenOptions options{context.threads(), false};
+  if (model) {
+    subject.model = language_model(load_model(context, *subject.artifact), options);
+  } else {
+    subject.backend = context.component_for(*subject.artifact);
+    subject.model = subject.backend.as<Runtime>().open_language_model(unpack(context, *subject.artifact), options);
+  }
+  return subject;
+}
+
+void state_quality(Context& context, const std::string& name, const std::string& detail, const Samples& samples,
+                   double (*of)(double mean)) {
+  context.figure(name, of(samples.mean()));
+  if (const std::optional<Interval> interval = bootstrap_mean(samples)) {
+    context.figure(name + "_low", of(interval->low));
+    context.figure(name + "_high", of(interval->high));
+  }
+  context.detail("samples." + detail, samples.values);
+}
+
+}  // namespace espalier
