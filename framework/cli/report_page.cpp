@@ -153,7 +153,7 @@ table{border-collapse:collapse;font-size:13.5px}td,th{padding:4px 12px 4px 0;tex
 details{background:var(--panel);border:1px solid var(--line);border-radius:10px;padding:8px 14px;margin:8px 0}summary{cursor:pointer}pre,code{font:12.5px/1.45 ui-monospace,monospace;overflow-x:auto}svg{max-width:100%;height:auto;display:block}svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .soft{fill:var(--soft)}
 .node{fill:var(--panel);stroke:var(--line)}.node.ran{stroke:var(--leaf)}.node.cached{stroke:var(--blue)}.node.failed{stroke:var(--warn);stroke-width:2}.edge{fill:none;stroke:var(--soft);stroke-opacity:.55}.axis{stroke:var(--line)}.curve{fill:none;stroke:var(--leaf);stroke-width:2}.raw{fill:none;stroke:var(--leaf2);stroke-width:1}.before{fill:var(--leaf2)}.after{fill:var(--leaf)}
 .flame rect{stroke:var(--panel);stroke-width:.6}.flame .f0{fill:var(--line)}.flame .f1{fill:var(--leaf2)}.flame .f2{fill:var(--leaf);fill-opacity:.55}.flame .f3{fill:var(--blue);fill-opacity:.6}.flame text{font-size:11px}
-.compare td{white-space:nowrap}.compare .sub{margin:0}td.good{color:var(--leaf)}td.bad{color:var(--warn)}td.soft{color:var(--soft)}
+.compare td,.compare td.n{white-space:normal}.compare .sub{margin:0}td.good{color:var(--leaf)}td.bad{color:var(--warn)}td.soft{color:var(--soft)}
 .charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(420px,1fr));gap:12px}
 )css";
 
