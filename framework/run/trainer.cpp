@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "formats/model_artifact.h"
 #include "run/scope.h"
@@ -56,16 +57,29 @@ class ExampleOrder {
   std::vector<std::int64_t> order_;
 };
 
-/// Mean hard loss over all examples, one at a time, without gradients.
+/// Examples that one pass without gradients takes: one where the model's own batch is fixed.
+std::int64_t evaluation_batch(const Graph& graph) {
+  constexpr std::int64_t together = 64;
+  for (const Value& input : graph.inputs)
+    if (!input.shape.empty() && input.shape[0].known()) return 1;
+  return together;
+}
+
+/// Mean hard loss over all examples, without gradients: windows of tokens one at a time (their logits are large), others together.
 double mean_loss(Session& session, const TrainingTask& task, const Objective& objective, Context& context, std::string_view label) {
   c10::NoGradGuard no_gradients;
   const Dataset& data = *task.heldout;
   double sum = 0;
-  for (std::int64_t i = 0; i < data.count(); ++i) {
+  const std::int64_t together = dynamic_cast<const TokenDataset*>(&data) ? 1 : evaluation_batch(task.model);
+  for (std::int64_t i = 0; i < data.count(); i += together) {
     context.check_cancelled();
-    const TensorMap batch = data.batch({i});
-    sum += objective.hard(session.run(inputs_for(task.model, batch), objective.values()), batch).item<double>();
-    context.progress({std::uint64_t(i + 1), std::uint64_t(data.count()), label, {{"loss", sum / double(i + 1)}}});
+    std::vector<std::int64_t> examples(static_cast<std::size_t>(std::min(together, data.count() - i)));
+    std::iota(examples.begin(), examples.end(), i);
+    const TensorMap batch = data.batch(examples);
+    sum += static_cast<double>(examples.size()) *
+           objective.hard(session.run(inputs_for(task.model, batch), objective.values()), batch).item<double>();
+    const auto done = i + static_cast<std::int64_t>(examples.size());
+    context.progress({std::uint64_t(done), std::uint64_t(data.count()), label, {{"loss", sum / double(done)}}});
   }
   return sum / static_cast<double>(data.count());
 }

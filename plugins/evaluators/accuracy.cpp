@@ -1,0 +1,232 @@
+// Share of examples that a classifier gets right, with its interval; against a baseline on the same examples, paired.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/argmax.h>
+#include <ATen/ops/topk.h>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "formats/model_artifact.h"
+#include "formats/package.h"
+#include "run/arrays.h"
+#include "run/runtime.h"
+#include "sdk/plugin.h"
+
+namespace espalier {
+namespace {
+
+constexpr std::string_view kWho = "evaluator/accuracy";
+constexpr std::int64_t kTop = 5;
+
+constexpr double kZ = 1.959963984540054;  // 95 %
+
+struct Interval {
+  double low, high;
+};
+
+/// Wilson's score interval of a proportion (1927) at 95 %: honest near 0 and 1, where the normal one is not.
+Interval wilson(double right, double count) {
+  const double p = right / count, z2 = kZ * kZ / count;
+  const double middle = (p + z2 / 2) / (1 + z2);
+  const double half = kZ / (1 + z2) * std::sqrt(p * (1 - p) / count + z2 / (4 * count));
+  return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
+}
+
+/// McNemar's exact test (1947): of `lost + won` examples that only one of two got right, how unlikely so uneven a split is.
+double mcnemar(std::int64_t lost, std::int64_t won) {
+  const std::int64_t n = lost + won;
+  double tail = 0;
+  for (std::int64_t k = 0; k <= std::min(lost, won); ++k) {
+    const auto log_factorial = [](std::int64_t m) { return std::lgamma(static_cast<double>(m) + 1); };
+    tail += std::exp(log_factorial(n) - log_factorial(k) - log_factorial(n - k) - static_cast<double>(n) * std::log(2.0));
+  }
+  return std::min(1.0, 2 * tail);
+}
+
+/// What is evaluated: a model in the project's own runner, or a package in the runtime that it is deployed with.
+class Classifier {
+ public:
+  Classifier(Context& context, const Artifact& artifact, std::string port) : port_(std::move(port)) {
+    const OpenOptions options{context.threads(), false};
+    if (artifact.type == ArtifactType::model) {
+      model_ = deployed_model(load_model(context, artifact), options);
+    } else {
+      backend_ = context.component_for(artifact);
+      model_ = backend_.as<Runtime>().open_model(unpack(context, artifact), options);
+    }
+    if (model_->outputs().empty()) throw_invalid("the model has no output", "port " + port_);
+  }
+
+  /// Scores [n, classes] of the first output.
+  at::Tensor scores(const TensorMap& batch) {
+    const std::vector<std::string> wanted = model_->inputs();
+    std::vector<std::string> found;
+    for (const auto& [name, tensor] : batch)
+      if (name != "labels") found.push_back(name);
+    TensorMap inputs;
+    for (const std::string& name : wanted) {
+      const auto at = batch.find(wanted.size() == 1 && found.size() == 1 ? found.front() : name);
+      if (at == batch.end())
+        throw_invalid(fmt::format("the model wants an input \"{}\", which the data does not have", name), "port " + port_,
+                      fmt::format("the data has: {}", fmt::join(found, ", ")));
+      inputs[name] = at->second;
+    }
+    const at::Tensor scores = model_->run(inputs).at(model_->outputs().front());
+    if (scores.dim() != 2)
+      throw_invalid(fmt::format("the first output has shape [{}]", fmt::join(scores.sizes(), ", ")), "port " + port_,
+                    "accuracy is of classifiers: [examples, classes]");
+    return scores;
+  }
+
+ private:
+  std::string port_;
+  ComponentHandle backend_;  // outlives what it opens
+  std::unique_ptr<DeployedModel> model_;
+};
+
+/// The answers to every example, in the data's order.
+struct Answers {
+  std::vector<std::int64_t> given, wanted;
+  std::vector<double> right, among_first;  ///< 1 or 0
+  std::int64_t classes = 0;
+  double correct() const { return std::accumulate(right.begin(), right.end(), 0.0); }
+};
+
+class Accuracy final : public Component {
+ public:
+  void run(Context& context) override {
+    const auto open = [&](const std::string& model, const std::string& package, bool needed) -> const Artifact* {
+      const bool one = context.has_input(model), other = context.has_input(package);
+      if (one && other) throw_invalid(fmt::format("give one of {} and {}, not both", model, package), std::string(kWho));
+      if (needed && !one && !other)
+        throw_invalid(fmt::format("give exactly one of {} and {}", model, package), std::string(kWho),
+                      "model = \"@stage\" or package = \"@stage\"");
+      return one ? &context.input(model) : other ? &context.input(package) : nullptr;
+    };
+    const Artifact* subject = open("model", "package", true);
+    const Artifact* baseline = open("baseline", "baseline_package", false);
+    const ArrayDataset data(context, context.input("data"));
+    if (data.count() == 0) throw_invalid("the data set is empty", "port data");
+    const Answers own = answer(context, *subject, data, "model");
+    state(context, own, data.classes());
+    if (baseline) compare(context, own, answer(context, *baseline, data, "baseline"));
+  }
+
+ private:
+  static Answers answer(Context& context, const Artifact& subject, const ArrayDataset& data, const std::string& port) {
+    Classifier classifier(context, subject, port);
+    Answers answers;
+    const std::int64_t batch = context.params().integer("batch"), limit = context.params().integer("limit");
+    const std::int64_t count = limit > 0 ? std::min(limit, data.count()) : data.count();
+    for (std::int64_t first = 0; first < count; first += batch) {
+      context.check_cancelled();
+      const std::int64_t held = std::min(batch, count - first);
+      // Always a whole batch, so that packages of one fixed batch can be measured; what fills the last one is not counted.
+      std::vector<std::int64_t> examples;
+      for (std::int64_t i = 0; i < batch; ++i) examples.push_back(std::min(first + i, count - 1));
+      const TensorMap rows = data.batch(examples);
+      const auto labels = rows.find("labels");
+      if (labels == rows.end()) throw_invalid("the data has no labels", "port data", "give source/arrays labels");
+      if (labels->second.scalar_type() != at::kLong || labels->second.dim() != 1)
+        throw_invalid("the data's labels are no classes", "port data", "accuracy is of classifiers: one whole number an example");
+      add(answers, classifier.scores(rows).narrow(0, 0, held), labels->second.narrow(0, 0, held), port);
+      context.progress({static_cast<std::uint64_t>(first + held),
+                        static_cast<std::uint64_t>(count),
+                        port == "model" ? "examples" : "examples of the baseline",
+                        {{"accuracy", answers.correct() / static_cast<double>(answers.right.size())}}});
+    }
+    return answers;
+  }
+
+  static void add(Answers& answers, const at::Tensor& scores, const at::Tensor& labels, const std::string& port) {
+    answers.classes = scores.size(1);
+    if (labels.max().item<std::int64_t>() >= answers.classes || labels.min().item<std::int64_t>() < 0)
+      throw_invalid(fmt::format("a label lies outside the model's {} classes", answers.classes), "port data");
+    if (!scores.isfinite().all().item<bool>())
+      throw Error(ErrorCode::failed, "an answer is not a finite number", "port " + port, "the model's weights are broken");
+    const at::Tensor first = at::argmax(scores, 1);
+    const bool top = answers.classes >= 2 * kTop;
+    const at::Tensor among = top ? std::get<1>(at::topk(scores, kTop, 1)).eq(labels.unsqueeze(1)).any(1) : at::Tensor();
+    for (std::int64_t i = 0; i < labels.size(0); ++i) {
+      answers.given.push_back(first[i].item<std::int64_t>());
+      answers.wanted.push_back(labels[i].item<std::int64_t>());
+      answers.right.push_back(answers.given.back() == answers.wanted.back() ? 1.0 : 0.0);
+      if (top) answers.among_first.push_back(among[i].item<bool>() ? 1.0 : 0.0);
+    }
+  }
+
+  static void state(Context& context, const Answers& answers, const std::vector<std::string>& names) {
+    const auto count = static_cast<double>(answers.right.size());
+    const Interval interval = wilson(answers.correct(), count);
+    context.figure("accuracy", answers.correct() / count);
+    context.figure("accuracy_low", interval.low);
+    context.figure("accuracy_high", interval.high);
+    if (!answers.among_first.empty())
+      context.figure("accuracy_top5", std::accumulate(answers.among_first.begin(), answers.among_first.end(), 0.0) / count);
+    context.figure("examples", count);
+    context.detail("samples.correct", answers.right);
+    constexpr std::int64_t widest = 100;  // a report's table
+    if (answers.classes > widest) return;
+    const auto n = static_cast<std::size_t>(answers.classes);
+    std::vector<std::vector<std::int64_t>> matrix(n, std::vector<std::int64_t>(n, 0));
+    for (std::size_t i = 0; i < answers.given.size(); ++i)
+      ++matrix[static_cast<std::size_t>(answers.wanted[i])][static_cast<std::size_t>(answers.given[i])];
+    const auto name = [&](std::size_t c) { return c < names.size() ? names[c] : std::to_string(c); };
+    Json columns{"is \\ said"}, rows = Json::array();
+    for (std::size_t c = 0; c < n; ++c) {
+      columns.push_back(name(c));
+      Json row{name(c)};
+      for (const std::int64_t times : matrix[c]) row.push_back(times);
+      rows.push_back(std::move(row));
+    }
+    context.detail("confusion", {{"columns", columns}, {"rows", rows}});
+  }
+
+  static void compare(Context& context, const Answers& own, const Answers& baseline) {
+    std::int64_t lost = 0, won = 0;  // right in one of the two only
+    for (std::size_t i = 0; i < own.right.size(); ++i) {
+      lost += baseline.right[i] > own.right[i];
+      won += own.right[i] > baseline.right[i];
+    }
+    // The difference of two paired proportions and its normal interval.
+    const auto count = static_cast<double>(own.right.size()), apart = static_cast<double>(lost - won);
+    const double half = kZ * std::sqrt(static_cast<double>(lost + won) - apart * apart / count) / count;
+    context.figure("accuracy_baseline", baseline.correct() / count);
+    context.figure("accuracy_drop_points", 100 * apart / count);
+    context.figure("accuracy_drop_points_low", 100 * (apart / count - half));
+    context.figure("accuracy_drop_points_high", 100 * (apart / count + half));
+    context.figure("accuracy_drop_p", mcnemar(lost, won));
+    context.detail("paired", {{"columns", {"lost", "won", "examples"}}, {"rows", Json::array({Json::array({lost, won, count})})}});
+    context.detail("samples.baseline_correct", baseline.right);
+  }
+};
+
+}  // namespace
+
+ESPALIER_PLUGIN(R"json({
+  "name": "accuracy", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
+  "description": "Accuracy of classifiers, as models and as they are deployed",
+  "components": [ {
+    "name": "evaluator/accuracy", "version": "0.1.0",
+    "summary": "share of labelled examples that a classifier gets right, its 95 % interval, and what was lost against a baseline",
+    "inputs": [
+      {"name": "model", "type": "model", "required": false, "help": "a model, run by the project's own runner; exactly one of model and package"},
+      {"name": "package", "type": "package", "required": false, "help": "a package, run as it is deployed"},
+      {"name": "baseline", "type": "model", "required": false, "help": "a model to compare with on the same examples; or baseline_package"},
+      {"name": "baseline_package", "type": "package", "required": false, "help": "a package to compare with on the same examples"},
+      {"name": "data", "type": "dataset", "help": "examples with classes as labels (source/arrays), not trained on"} ],
+    "outputs": [],
+    "parameters": [
+      {"name": "batch", "type": "integer", "default": 64, "min": 1, "max": 65536, "unit": "examples", "help": "examples run at once; a package with a fixed batch needs that one"},
+      {"name": "limit", "type": "integer", "default": 0, "min": 0, "unit": "examples", "help": "use the first examples only; 0: all"}
+    ],
+    "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
+    "byte_exact": false, "exclusive": false,
+    "estimate": {"memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
+  } ] })json",
+                ESPALIER_COMPONENT("evaluator/accuracy", Accuracy));
+
+}  // namespace espalier
