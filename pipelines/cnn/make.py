@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""Writes what pipelines/cnn-60.toml starts from: an untrained CNN as ONNX, and 1,797 handwritten digits as arrays.
+
+    pipelines/cnn/make.py [OUT]      default: the folder data/ beside this script
+
+OUT gets model.onnx, images.npy (float32, [1797, 1, 8, 8], 0 to 1), labels.npy (int64) and baseline.json: the accuracy of a
+logistic regression on the recipe's own kind of split, below which a CNN would be for nothing. The digits (Optical Recognition of
+Handwritten Digits, UCI; CC BY 4.0) lie in the scikit-learn package that `./espalier setup` unpacks; nothing of it is run. Needs
+numpy and onnx; without them it starts again in the environment that the set-up made.
+"""
+import argparse
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+def own_environment():
+    """Starts again under the set-up's Python, once."""
+    if os.environ.get("ESPALIER_CNN_STARTED"):
+        sys.exit("make.py: numpy and onnx are missing; run `./espalier test -N` once (it makes their environment), or install both")
+    folder = subprocess.run([ROOT / "espalier", "deps-dir"], capture_output=True, text=True, check=False).stdout.strip()
+    python = pathlib.Path(folder) / "test-venv" / "bin" / "python"
+    if not python.exists():
+        sys.exit(f"make.py: numpy and onnx are missing, and there is no {python}; `./espalier test -N` makes it")
+    os.execve(python, [str(python), *sys.argv], {**os.environ, "ESPALIER_CNN_STARTED": "1"})
+
+
+try:
+    import numpy
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+except ImportError:
+    own_environment()
+
+
+def digits(file):
+    if not file.exists():
+        sys.exit(f"make.py: there is no {file}; run `./espalier setup` once, or name the file with --digits")
+    with gzip.open(file, "rt") as lines:
+        table = numpy.loadtxt(lines, delimiter=",")
+    if table.ndim != 2 or table.shape[1] != 65:
+        sys.exit(f"make.py: {file} holds {table.shape} numbers, expected 64 pixels and a label a line")
+    return (table[:, :64].reshape(-1, 1, 8, 8) / 16).astype(numpy.float32), table[:, 64].astype(numpy.int64)
+
+
+def network(width, seed, batch):
+    """Five 3 × 3 convolutions (1, 2, 2, 4 and 4 times `width` channels), two poolings, a linear layer; He's initial weights."""
+    random = numpy.random.default_rng(seed)
+    nodes, weights = [], []
+
+    def weight(name, shape, spread):
+        weights.append(numpy_helper.from_array((random.standard_normal(shape) * spread).astype(numpy.float32), name))
+        return name
+
+    def convolution(name, source, inputs, outputs):
+        kernel = weight(f"{name}.weight", (outputs, inputs, 3, 3), (2 / (9 * inputs)) ** 0.5)
+        bias = weight(f"{name}.bias", (outputs,), 0.0)
+        nodes.append(helper.make_node("Conv", [source, kernel, bias], [f"{name}.out"], name=f"/{name}/Conv", kernel_shape=[3, 3], pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"{name}.out"], [f"{name}.relu"], name=f"/{name}/Relu"))
+        return f"{name}.relu"
+
+    def pool(name, source):
+        nodes.append(helper.make_node("MaxPool", [source], [f"{name}.out"], name=f"/{name}/MaxPool", kernel_shape=[2, 2], strides=[2, 2]))
+        return f"{name}.out"
+
+    x = convolution("conv1", "input", 1, width)
+    x = convolution("conv2", x, width, 2 * width)
+    x = pool("pool1", convolution("conv3", x, 2 * width, 2 * width))
+    x = convolution("conv4", x, 2 * width, 4 * width)
+    x = convolution("conv5", x, 4 * width, 4 * width)
+    nodes.append(helper.make_node("GlobalAveragePool", [x], ["mean.out"], name="/mean/GlobalAveragePool"))
+    nodes.append(helper.make_node("Flatten", ["mean.out"], ["flat.out"], name="/flat/Flatten"))
+    head = [weight("head.weight", (10, 4 * width), (1 / (4 * width)) ** 0.5), weight("head.bias", (10,), 0.0)]
+    nodes.append(helper.make_node("Gemm", ["flat.out", *head], ["scores"], name="/head/Gemm", transB=1))
+    graph = helper.make_graph(
+        nodes, "digits", [helper.make_tensor_value_info("input", TensorProto.FLOAT, [batch or "batch", 1, 8, 8])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [batch or "batch", 10])], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10, producer_name="espalier cnn")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def logistic_regression(images, labels, held, steps=600):
+    """Multinomial logistic regression by gradient descent, weight decay 1e-4; accuracy on the held-out examples."""
+    flat = numpy.hstack([images.reshape(len(images), -1), numpy.ones((len(images), 1), numpy.float32)])
+    train, weights = ~held, numpy.zeros((flat.shape[1], 10))
+    wanted = numpy.eye(10)[labels[train]]
+    for _ in range(steps):
+        scores = flat[train] @ weights
+        likely = numpy.exp(scores - scores.max(1, keepdims=True))
+        likely /= likely.sum(1, keepdims=True)
+        weights -= 0.5 * (flat[train].T @ (likely - wanted) / train.sum() + 1e-4 * weights)
+    return float(((flat[held] @ weights).argmax(1) == labels[held]).mean())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", nargs="?", type=pathlib.Path, default=HERE / "data")
+    parser.add_argument("--digits", type=pathlib.Path, default=ROOT / "pipelines/data/sklearn/datasets/data/digits.csv.gz")
+    parser.add_argument("--width", type=int, default=40, help="channels of the first convolution")
+    parser.add_argument("--batch", type=int, default=0, help="a fixed batch of the model; 0: any")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.width < 1 or arguments.batch < 0:
+        sys.exit("make.py: --width must be 1 or more, --batch 0 or more")
+    images, labels = digits(arguments.digits)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    onnx.save(network(arguments.width, arguments.seed, arguments.batch), arguments.out / "model.onnx")
+    numpy.save(arguments.out / "images.npy", images)
+    numpy.save(arguments.out / "labels.npy", labels)
+    held = numpy.zeros(len(labels), bool)
+    held[numpy.random.default_rng(arguments.seed).permutation(len(labels))[: round(0.3 * len(labels))]] = True
+    baseline = {"logistic_regression_accuracy": logistic_regression(images, labels, held), "largest_class_share": float(numpy.bincount(labels).max() / len(labels)), "heldout": int(held.sum())}
+    (arguments.out / "baseline.json").write_text(json.dumps(baseline, indent=2) + "\n")
+    print(f"{arguments.out}: {len(labels)} digits; logistic regression reaches {baseline['logistic_regression_accuracy']:.4f} on {baseline['heldout']} held out")
+
+
+if __name__ == "__main__":
+    main()
