@@ -63,5 +63,19 @@ find_path(TOMLPLUSPLUS_INCLUDE toml++/toml.h REQUIRED)
 set(ESPALIER_ONNX_PROTO ${ESPALIER_SITE}/onnx/onnx-ml.proto)
 set(ESPALIER_OPENVINO ${ESPALIER_SITE}/openvino)
 
+# The wheel carries ONNX Runtime's library and no headers; those come from a package of headers, of an older version: the C API only
+# ever grows, and the version asked for at run time is the headers' (ORT_API_VERSION).
+set(ESPALIER_ONNXRUNTIME ${ESPALIER_SITE}/onnxruntime/capi CACHE PATH "folder of libonnxruntime.so.1")
+set(ESPALIER_ONNXRUNTIME_HEADERS ${ESPALIER_DEPS}/headers/usr/include CACHE PATH "folder of onnxruntime/onnxruntime_c_api.h")
+file(GLOB ESPALIER_ONNXRUNTIME_LIBRARY ${ESPALIER_ONNXRUNTIME}/libonnxruntime.so.1)
+if(NOT ESPALIER_ONNXRUNTIME_LIBRARY)
+  message(FATAL_ERROR "ONNX Runtime's library is not in ${ESPALIER_ONNXRUNTIME}. Run `./espalier setup` once, or give -DESPALIER_ONNXRUNTIME=…")
+endif()
+find_path(ESPALIER_ONNXRUNTIME_INCLUDE onnxruntime_c_api.h NO_DEFAULT_PATH
+  PATHS ${ESPALIER_ONNXRUNTIME_HEADERS}/onnxruntime ${ESPALIER_ONNXRUNTIME_HEADERS}/onnxruntime/core/session ${ESPALIER_ONNXRUNTIME_HEADERS})
+if(NOT ESPALIER_ONNXRUNTIME_INCLUDE)
+  message(FATAL_ERROR "ONNX Runtime's headers are not under ${ESPALIER_ONNXRUNTIME_HEADERS}. Run `./espalier setup` once, or give -DESPALIER_ONNXRUNTIME_HEADERS=…")
+endif()
+
 # Where executables (and through them, plugins) find the runtimes.
-set(ESPALIER_RPATH "$ORIGIN/../lib:${ESPALIER_TORCH_ROOT}/lib:${ESPALIER_OPENVINO}/libs")
+set(ESPALIER_RPATH "$ORIGIN/../lib:${ESPALIER_TORCH_ROOT}/lib:${ESPALIER_OPENVINO}/libs:${ESPALIER_ONNXRUNTIME}")

@@ -21,8 +21,8 @@ missing_packages() {  # KIND → names of Debian packages that are absent or too
   done
 }
 
-# The line of a backports suite on the mirror that this machine already uses.
-backports_line() {
+# The line of another suite on the mirror that this machine already uses.
+suite_line() {  # SUITE
   . /etc/os-release
   sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null)
   mirror=$(printf '%s\n' "$sources" | awk -v suite="$VERSION_CODENAME" '
@@ -32,7 +32,42 @@ backports_line() {
   key=/usr/share/keyrings/debian-archive-keyring.gpg
   [ -n "$mirror" ] && [ -n "$VERSION_CODENAME" ] || return 1
   [ -e "$key" ] && by=" [signed-by=$key]" || by=
-  printf 'deb%s %s %s-backports main\n' "$by" "$mirror" "$VERSION_CODENAME"
+  printf 'deb%s %s %s main\n' "$by" "$mirror" "$1"
+}
+
+backports_line() {
+  . /etc/os-release
+  suite_line "$VERSION_CODENAME-backports"
+}
+
+# Headers out of packages of another suite, whole or not at all. The system's own list of sources stays as it is: apt gets one of its
+# own, in a folder that goes away. ESPALIER_HEADERS_DIR names a folder with the .deb files, for machines without a Debian mirror.
+unpack_headers() {
+  [ -e "$deps/headers/.complete" ] && return 0
+  command -v dpkg-deb >/dev/null 2>&1 || stop "dpkg-deb is missing; it unpacks: $(pinned headers)"
+  rm -rf "$deps/headers.part"
+  mkdir -p "$deps/headers.part"
+  awk '$1 == "headers" { print $2, $3, $4, $5 }' "$pins" | while read -r name version suite digest; do
+    say "unpacking headers: $name $version"
+    apt_folder=$(mktemp -d) && trap 'rm -rf "$apt_folder"' EXIT && mkdir -p "$apt_folder/lists/partial" "$apt_folder/cache/archives/partial" || exit 2
+    if [ -n "${ESPALIER_HEADERS_DIR-}" ]; then
+      cp "$ESPALIER_HEADERS_DIR/$name"_*.deb "$apt_folder" 2>/dev/null || { say "there is no $name package in ESPALIER_HEADERS_DIR ($ESPALIER_HEADERS_DIR)"; exit 2; }
+    else
+      line=$(suite_line "$suite") || { say "cannot tell the Debian mirror of this machine; get the package $name $version of Debian $suite and name its folder: ESPALIER_HEADERS_DIR"; exit 2; }
+      printf '%s\n' "$line" >"$apt_folder/suite.list"
+      set -- -q -o Dir::Etc::sourcelist="$apt_folder/suite.list" -o Dir::Etc::sourceparts=- -o Dir::State::lists="$apt_folder/lists" \
+        -o Dir::Cache="$apt_folder/cache" -o APT::Sandbox::User="$(id -un)"
+      (cd "$apt_folder" && apt-get "$@" update && apt-get "$@" download "$name=$version") >"$apt_folder/log" 2>&1 ||
+        { tail -n 5 "$apt_folder/log" >&2; say "apt could not download $name $version from Debian $suite; get it by other means and name its folder: ESPALIER_HEADERS_DIR"; exit 2; }
+    fi
+    found=$(cat "$apt_folder/$name"_*.deb | sha256sum | cut -d' ' -f1)
+    [ "$found" = "$digest" ] || { say "$name $version has the digest $found, dependencies.txt pins $digest (another architecture, or a changed package)"; exit 2; }
+    dpkg-deb -x "$apt_folder/$name"_*.deb "$deps/headers.part" || exit 2
+    rm -rf "$apt_folder"
+    trap - EXIT
+  done || exit 2
+  rm -rf "${deps:?}/headers"
+  mv "$deps/headers.part" "$deps/headers" && : >"$deps/headers/.complete"
 }
 
 install_packages() {
@@ -90,6 +125,13 @@ unpack_packages() {  # KIND FOLDER
   mv "$deps/$2.part" "$deps/$2" && : >"$deps/$2/.complete"
 }
 
+# A wheel cannot carry links, so a library's file bears its whole version; the loader asks for the name that it calls itself.
+link_libraries() {
+  for library in "$deps"/site/onnxruntime/capi/libonnxruntime.so.*.*.*; do
+    [ -e "$library" ] && ln -sfn "${library##*/}" "${library%.*.*}"
+  done
+}
+
 # The CPU build, or nothing: a CUDA build is several gigabytes and never installed unasked.
 check_torch() {
   torch_index=
@@ -129,7 +171,7 @@ quickstart_data() {
 set_up() {
   if [ "${1-}" = --check ]; then
     lacking="$(missing_packages apt) $(missing_packages backport)"
-    for part in site data test-venv; do [ -e "$deps/$part/.complete" ] || lacking="$lacking $part"; done
+    for part in site headers data test-venv; do [ -e "$deps/$part/.complete" ] || lacking="$lacking $part"; done
     lacking=$(echo $lacking)
     [ -z "$lacking" ] && { say "everything is there"; return 0; }
     say "missing: $lacking"
@@ -141,6 +183,8 @@ set_up() {
   flock 9
   [ -x "$deps/pip/bin/python" ] || python3 -m venv "$deps/pip" || stop "python3 -m venv failed (install python3-venv)"
   unpack_packages site site
+  link_libraries
+  unpack_headers
   unpack_packages data data
   quickstart_data
   [ "${1-}" = --tests ] && test_environment
