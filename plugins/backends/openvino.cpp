@@ -290,6 +290,70 @@ class OpenVinoModel final : public LanguageModel {
   bool last_only_ = false, beams_ = false;
 };
 
+at::ScalarType own_type(const ov::element::Type& type, const std::string& name, const std::string& where) {
+  static const std::vector<std::pair<ov::element::Type, at::ScalarType>> types{
+      {ov::element::f32, at::kFloat},     {ov::element::f64, at::kDouble}, {ov::element::f16, at::kHalf},
+      {ov::element::bf16, at::kBFloat16}, {ov::element::i64, at::kLong},   {ov::element::i32, at::kInt},
+      {ov::element::i8, at::kChar},       {ov::element::u8, at::kByte},    {ov::element::boolean, at::kBool}};
+  for (const auto& [known, own] : types)
+    if (known == type) return own;
+  throw_unsupported("\"" + name + "\" has type " + type.get_type_name() + ", which is not handed over", where);
+}
+
+/// Any graph: tensors in, tensors out, by the names of the file.
+class OpenVinoGraph final : public DeployedModel {
+ public:
+  OpenVinoGraph(const std::filesystem::path& file, const Settings& settings, const OpenOptions& options) : where_(file.string()) {
+    const std::shared_ptr<ov::Model> model = core_.read_model(file);
+    compiled_ = core_.compile_model(model, "CPU", configuration(settings, options.threads));
+    request_ = compiled_.create_infer_request();
+    // The file's names in the file's order; the compiled model may add others to the same port.
+    for (const auto& input : model->inputs()) inputs_.push_back(input.get_any_name());
+    for (const auto& output : model->outputs()) outputs_.push_back(output.get_any_name());
+  }
+
+  std::vector<std::string> inputs() const override { return inputs_; }
+  std::vector<std::string> outputs() const override { return outputs_; }
+
+  TensorMap run(const TensorMap& given) override {
+    std::vector<at::Tensor> kept;  // what the runtime's tensors look at
+    for (std::size_t i = 0; i < inputs_.size(); ++i) {
+      const auto found = given.find(inputs_[i]);
+      if (found == given.end()) throw_invalid("input \"" + inputs_[i] + "\" is missing", where_, "the model wants all its inputs");
+      const auto port = compiled_.input(i);
+      const ov::Shape shape(found->second.sizes().begin(), found->second.sizes().end());
+      if (!port.get_partial_shape().compatible(ov::PartialShape(shape)))
+        throw_invalid(fmt::format("input \"{}\" has shape {}, the model wants {}", inputs_[i], ov::PartialShape(shape).to_string(),
+                                  port.get_partial_shape().to_string()),
+                      where_, "? stands for any length");
+      kept.push_back(found->second.to(own_type(port.get_element_type(), inputs_[i], where_)).contiguous());
+      request_.set_input_tensor(i, ov::Tensor(port.get_element_type(), shape, kept.back().mutable_data_ptr()));
+    }
+    try {
+      request_.infer();
+    } catch (const ov::Exception& error) {
+      throw Error(ErrorCode::failed, std::string("OpenVINO stopped: ") + error.what(), where_);
+    }
+    TensorMap made;
+    for (std::size_t i = 0; i < outputs_.size(); ++i) {
+      const ov::Tensor result = request_.get_output_tensor(i);
+      const ov::Shape lengths = result.get_shape();
+      const std::vector<std::int64_t> shape(lengths.begin(), lengths.end());
+      const at::Tensor tensor = at::empty(shape, own_type(result.get_element_type(), outputs_[i], where_));
+      std::memcpy(tensor.mutable_data_ptr(), result.data(), tensor.nbytes());
+      made[outputs_[i]] = tensor.is_floating_point() ? tensor.to(at::kFloat) : tensor;
+    }
+    return made;
+  }
+
+ private:
+  std::string where_;
+  ov::Core core_;
+  ov::CompiledModel compiled_;
+  ov::InferRequest request_;
+  std::vector<std::string> inputs_, outputs_;
+};
+
 /// `work` with OpenVINO's own exceptions turned into the project's.
 template <class Work>
 auto guarded(const std::filesystem::path& file, Work work) {
@@ -341,6 +405,22 @@ class OpenVino final : public Component, public Runtime {
   }
 
   std::unique_ptr<LanguageModel> open_language_model(const std::filesystem::path& package, const OpenOptions& options) override {
+    const Settings settings = kept_settings(package);
+    const std::filesystem::path file = package / "model.onnx";
+    return guarded(file, [&] { return std::make_unique<OpenVinoModel>(file, settings, options); });
+  }
+
+  std::unique_ptr<DeployedModel> open_model(const std::filesystem::path& package, const OpenOptions& options) override {
+    const Settings settings = kept_settings(package);
+    const std::filesystem::path file = package / "model.onnx";
+    return guarded(file, [&] { return std::make_unique<OpenVinoGraph>(file, settings, options); });
+  }
+
+  void* interface(std::string_view id) override { return id == Runtime::interface_id ? static_cast<Runtime*>(this) : nullptr; }
+
+ private:
+  /// What run() wrote into package.json.
+  static Settings kept_settings(const std::filesystem::path& package) {
     const Json description = read_package(package, false);
     Settings settings;
     try {
@@ -353,11 +433,8 @@ class OpenVino final : public Component, public Runtime {
     }
     if (settings.precision != "f32" && settings.precision != "bf16" && settings.precision != "default")
       throw_invalid("package.json asks for an unknown precision_hint", package.string(), "f32, bf16 and default are known");
-    const std::filesystem::path file = package / "model.onnx";
-    return guarded(file, [&] { return std::make_unique<OpenVinoModel>(file, settings, options); });
+    return settings;
   }
-
-  void* interface(std::string_view id) override { return id == Runtime::interface_id ? static_cast<Runtime*>(this) : nullptr; }
 };
 
 }  // namespace

@@ -48,7 +48,7 @@ std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
 
 TEST_CASE("generate continues a text as the model does") {
   Tiny& tiny = Tiny::get();
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   const fs::path folder = tiny.workshop.lay_out(tiny.package(backend, tiny.model));
   const Call call = generate_with(quoted(folder) + " --prompt 'the gardener' --tokens 24 --json");
   INFO(call.err << call.out);

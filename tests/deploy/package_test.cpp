@@ -1,7 +1,12 @@
 #include <ATen/ops/abs.h>
+#include <ATen/ops/add.h>
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/equal.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/randn.h>
 #include <ATen/ops/sub.h>
 
 #include <catch2/catch_test_macros.hpp>
@@ -59,7 +64,7 @@ void overwrite(const fs::path& file, const std::string& text) { std::ofstream(fi
 
 TEST_CASE("a package computes what the model computes in the project's runner") {
   Tiny& tiny = Tiny::get();
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   const auto tokens = some_tokens(40);
   const auto own = language_model(tiny.graph(tiny.model), {2, false});
   const at::Tensor expected = own->feed(tokens, true);
@@ -74,7 +79,7 @@ TEST_CASE("a package computes what the model computes in the project's runner") 
 
 TEST_CASE("decoding with a cache equals recomputing everything") {
   Tiny& tiny = Tiny::get();
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   const auto tokens = some_tokens(24);
   const fs::path folder = tiny.workshop.lay_out(tiny.package(backend, tiny.model));
   const auto model = tiny.open(backend, folder);
@@ -113,9 +118,72 @@ TEST_CASE("a package of a quantized model is small, and close to the quantized m
   CHECK(bytes(fast) < 0.7 * bytes(tiny.package("backend/openvino", tiny.model)));
 }
 
+TEST_CASE("an 8-bit package for ONNX Runtime computes with its 8-bit kernels") {
+  Tiny& tiny = Tiny::get();
+  const Artifact int8 = tiny.quantized();
+  const auto tokens = some_tokens(40);
+  const at::Tensor expected = language_model(tiny.graph(int8), {2, false})->feed(tokens, true);
+  const Outcome made = tiny.workshop.run("backend/onnxruntime", {{"model", int8}}, {{"dynamic_quantization", false}});
+  const fs::path folder = tiny.workshop.lay_out(made.outputs.at("package"));
+  CHECK(distance(tiny.open("backend/onnxruntime", folder)->feed(tokens, true), expected) < 1e-3);
+  std::map<std::string, int> kinds;
+  const Graph packaged = read_onnx(folder / "model.onnx");
+  for (const Node& node : packaged.nodes) ++kinds[node.op];
+  CHECK(kinds["MatMulNBits"] == 2 * 7 + 1);
+  CHECK(kinds["GroupQueryAttention"] == 2);
+  CHECK(kinds["DequantizeLinear"] + kinds["MatMul"] + kinds["Attention"] <= 1);  // a table narrower than a block keeps its own
+  CHECK(made.figures.at("fused_kernels") > 20);
+
+  const auto fast = tiny.open("backend/onnxruntime", tiny.workshop.lay_out(tiny.package("backend/onnxruntime", int8)));
+  const double error = at::mean(at::abs(at::sub(fast->feed(tokens, true), expected))).item<double>();
+  CHECK(error < 0.03 * at::mean(at::abs(expected)).item<double>());
+}
+
+TEST_CASE("without its own kernels a package for ONNX Runtime is standard ONNX and computes the same") {
+  Tiny& tiny = Tiny::get();
+  const auto tokens = some_tokens(24);
+  const at::Tensor expected = language_model(tiny.graph(tiny.model), {2, false})->feed(tokens, true);
+  const fs::path folder = tiny.workshop.lay_out(tiny.package("backend/onnxruntime", tiny.model, {{"kernels", false}}));
+  for (const Node& node : read_onnx(folder / "model.onnx").nodes) CHECK(node.domain.empty());
+  const auto model = tiny.open("backend/onnxruntime", folder);
+  CHECK(distance(model->feed(tokens, true), expected) < 1e-4);
+  CHECK(distance(in_pieces(*model, tokens, {5, 1, 1, 17}), expected) < 1e-4);
+}
+
+TEST_CASE("a package of any task runs by names, in every runtime alike") {
+  Tiny& tiny = Tiny::get();
+  Graph graph;
+  graph.inputs = {{"image", DType::f32, {Dim::symbol("batch"), 6}}, {"shift", DType::f32, {2}}};
+  graph.outputs = {{"classes", DType::f32, {Dim::symbol("batch"), 2}}, {"best", DType::i64, {Dim::symbol("batch"), 1}}};
+  graph.initializers["head.weight"] = Tensor::of<float>(DType::f32, {6, 2}, {1, -2, 3, 4, -5, 6, 7, 8, 9, -1, 2, 3});
+  graph.nodes = {{"MatMul", "", "/head/MatMul", {"image", "head.weight"}, {"scores"}, {}},
+                 {"Add", "", "/head/Add", {"scores", "shift"}, {"classes"}, {}},
+                 {"ArgMax", "", "/head/ArgMax", {"classes"}, {"best"}, {{"axis", std::int64_t{1}}}}};
+  const std::string backend = GENERATE("backend/openvino", "backend/onnxruntime");
+  INFO(backend);
+  const fs::path folder = tiny.workshop.lay_out(tiny.package(backend, save_model(tiny.workshop.context(), graph)));
+  ComponentHandle handle = tiny.workshop.component(backend);
+  const auto model = handle.as<Runtime>().open_model(folder, {2, false});
+  CHECK(model->inputs() == std::vector<std::string>{"image", "shift"});
+  CHECK(model->outputs() == std::vector<std::string>{"classes", "best"});
+  const at::Tensor image = at::randn({3, 6}), shift = at::randn({2});
+  const at::Tensor weight = to_aten(graph.initializers["head.weight"]);
+  const at::Tensor expected = at::add(at::matmul(image, weight), shift);
+  const TensorMap made = model->run({{"image", image}, {"shift", shift}});
+  CHECK(distance(made.at("classes"), expected) < 1e-4);
+  CHECK(at::equal(made.at("best"), at::argmax(expected, 1, true)));
+
+  // Other strides, another type; then what does not fit, by name.
+  CHECK(distance(model->run({{"image", image.t().contiguous().t()}, {"shift", shift.to(at::kDouble)}}).at("classes"), expected) <
+        1e-4);
+  CHECK(code_of([&] { model->run({{"image", image}}); }) == ErrorCode::invalid_input);
+  CHECK(code_of([&] { model->run({{"image", at::randn({3, 7})}, {"shift", shift}}); }) == ErrorCode::invalid_input);
+  CHECK(code_of([&] { model->run({{"image", at::randn({6})}, {"shift", shift}}); }) == ErrorCode::invalid_input);
+}
+
 TEST_CASE("a package describes itself") {
   Tiny& tiny = Tiny::get();
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   const Artifact package = tiny.package(backend, tiny.model);
   CHECK(package.type == ArtifactType::package);
   CHECK(package.meta.at("backend") == backend);
@@ -175,7 +243,7 @@ TEST_CASE("a model that is no language model is packaged as it is") {
   graph.nodes = {{"MatMul", "", "/head/MatMul", {"image", "head.weight"}, {"scores"}, {}},
                  {"Relu", "", "/head/Relu", {"scores"}, {"classes"}, {}}};
   graph.metadata["espalier.task"] = "image-classification";
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   INFO(backend);
   const Artifact package = tiny.package(backend, save_model(tiny.workshop.context(), graph));
   const fs::path folder = tiny.workshop.lay_out(package);
@@ -184,8 +252,9 @@ TEST_CASE("a model that is no language model is packaged as it is") {
   CHECK(exit_code(code_of([&] { tiny.workshop.run("evaluator/latency", {{"package", package}}); })) == 2);
 }
 
-TEST_CASE("what OpenVINO cannot load is refused when it is packaged") {
+TEST_CASE("what a runtime cannot load is refused when it is packaged") {
   Tiny& tiny = Tiny::get();
+  const std::string backend = GENERATE("backend/openvino", "backend/onnxruntime");
   Graph graph;
   graph.inputs = {{"x", DType::f32, {4}}};
   graph.outputs = {{"y", DType::f32, {4}}};
@@ -193,7 +262,7 @@ TEST_CASE("what OpenVINO cannot load is refused when it is packaged") {
   graph.opsets["org.example"] = 1;
   const Artifact model = save_model(tiny.workshop.context(), graph);
   try {
-    tiny.package("backend/openvino", model);
+    tiny.package(backend, model);
     FAIL("it was packaged");
   } catch (const Error& error) {
     CHECK(exit_code(error.code()) == 1);
@@ -203,7 +272,7 @@ TEST_CASE("what OpenVINO cannot load is refused when it is packaged") {
 
 TEST_CASE("packages from outside are not trusted") {
   Tiny& tiny = Tiny::get();
-  const std::string backend = GENERATE("backend/openvino", "backend/libtorch");
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
   INFO(backend);
   const Artifact package = tiny.package(backend, tiny.model);
   const fs::path folder = tiny.workshop.lay_out(package);
@@ -239,6 +308,14 @@ TEST_CASE("packages from outside are not trusted") {
     CHECK(exit_code(code_of([&] { read_package(folder, true); })) == 2);
   }
   SECTION("options that no backend wrote") {
+    if (backend == "backend/onnxruntime") {
+      for (const Json& options : {Json("f32"), Json::object(), Json{{"shared_cache", 3}}}) {
+        Json description = Json::parse(text_of(folder / "package.json"));
+        description["options"] = options;
+        overwrite(folder / "package.json", description.dump());
+        CHECK(exit_code(code_of([&] { tiny.open(backend, folder); })) == 2);
+      }
+    }
     if (backend == "backend/openvino") {
       for (const Json& options : {Json("f32"), Json::object(), Json{{"precision_hint", "f99"}, {"dynamic_quantization", true}},
                                   Json{{"precision_hint", 32}, {"dynamic_quantization", true}}}) {
