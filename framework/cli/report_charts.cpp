@@ -136,6 +136,54 @@ std::string curve_chart(const std::string& title, const Json& points) {
                    raw, mean, data.size(), data.front().second, data.back().second);
 }
 
+std::string plot_chart(const std::string& title, const Json& plot) {
+  struct Line {
+    std::string name;
+    std::vector<double> values;
+  };
+  std::vector<Line> lines;
+  double high = 0;
+  std::size_t longest = 0;
+  if (plot.is_object() && plot.contains("series") && plot["series"].is_array())
+    for (const Json& series : plot["series"]) {
+      if (!series.is_object() || !series.contains("values") || !series["values"].is_array()) continue;
+      Line line{series.value("name", std::string()), {}};
+      for (const Json& value : series["values"])
+        if (value.is_number() && std::isfinite(value.get<double>())) line.values.push_back(value.get<double>());
+      if (line.values.size() < 2) continue;
+      high = std::max(high, *std::max_element(line.values.begin(), line.values.end()));
+      longest = std::max(longest, line.values.size());
+      lines.push_back(std::move(line));
+    }
+  if (lines.empty()) return {};
+  if (high <= 0) high = 1;
+  constexpr double w = 460, h = 220, left = 56, right = 12, top = 28, bottom = 26;
+  const auto py = [&](double y) { return h - bottom - y / high * (h - top - bottom); };
+  std::string out = fmt::format("<div class=card><svg viewBox='0 0 {} {}' role=img aria-label='{}'><text x='0' y='14'>{}</text>", w,
+                                h, escape_html(title), escape_html(title));
+  for (int tick = 0; tick <= 4; ++tick)
+    out += fmt::format(
+        "<line class=axis x1='{}' x2='{}' y1='{:.1f}' y2='{:.1f}'/><text class=soft x='{}' y='{:.1f}' "
+        "text-anchor=end>{:.3g}</text>",
+        left, w - right, py(high * tick / 4), py(high * tick / 4), left - 6, py(high * tick / 4) + 4, high * tick / 4);
+  for (std::size_t k = 0; k < lines.size(); ++k) {
+    std::string path;
+    for (std::size_t i = 0; i < lines[k].values.size(); ++i)
+      path += fmt::format("{}{:.1f} {:.1f}", i ? "L" : "M",
+                          left + static_cast<double>(i) / static_cast<double>(longest - 1) * (w - left - right),
+                          py(lines[k].values[i]));
+    const char* colour = k % 3 == 0 ? "var(--soft)" : k % 3 == 1 ? "var(--leaf)" : "var(--blue)";
+    out += fmt::format(
+        "<path fill=none stroke='{}' d='{}'/><text fill='{}' style='fill:{}' x='{}' y='{}' text-anchor=end>{}</text>", colour, path,
+        colour, colour, w - right - 70.0 * static_cast<double>(lines.size() - 1 - k), 14, escape_html(lines[k].name));
+  }
+  const auto label = [&](const char* key) {
+    return plot.contains(key) && plot[key].is_string() ? plot[key].get<std::string>() : "";
+  };
+  return out + fmt::format("<text class=soft x='{}' y='{}'>{} over {}, {} points</text></svg></div>", left, h - 6,
+                           escape_html(label("y")), escape_html(label("x")), longest);
+}
+
 std::string width_chart(const std::string& title, const Json& table) {
   struct Bar {
     std::string name;

@@ -15,5 +15,7 @@ std::string width_chart(const std::string& title, const Json& table);
 /// {"columns": ["layer", "part", "operator", …, "ms", …], "rows": …} as a flame: all, layers, their parts, operators; widths are
 /// time.
 std::string flame_chart(const std::string& title, const Json& table);
+/// {"x", "y", "series": [{"name", "values": [y, …]}, …]} as lines over the index; "" when no series has two values.
+std::string plot_chart(const std::string& title, const Json& plot);
 
 }  // namespace espalier

@@ -195,6 +195,7 @@ std::string report_page(const ReportData& data) {
     for (const auto& [name, value] : row.entry->details.items()) {
       if (name.starts_with("curve.")) charts += curve_chart(row.stage->name + " · " + name.substr(6), value);
       if (name.starts_with("flame.")) flames += flame_chart(row.stage->name + " · " + name.substr(6), value);
+      if (name.starts_with("plot.")) charts += plot_chart(row.stage->name + " · " + name.substr(5), value);
       if (name == "widths") charts += width_chart(row.stage->name + " · widths before and after", value);
     }
   }
