@@ -229,6 +229,14 @@ TEST_CASE("the optimizer's rewrites keep what the model computes") {
   CHECK(distance(after->feed(tokens, true), before->feed(tokens, true)) < 1e-4);
   CHECK(made.figures.at("nodes_after") <= made.figures.at("nodes_before"));
   CHECK(made.details.at("passes").at("rows").size() > 0);
+  CHECK(made.figures.at("peak_bytes_after") > 0);
+  CHECK(made.figures.at("peak_bytes_after") < made.figures.at("peak_bytes_before"));
+  const Json& plot = made.details.at("plot.live_bytes").at("series");
+  REQUIRE(plot.size() == 2);
+  CHECK(plot[1].at("values").size() == static_cast<std::size_t>(made.figures.at("nodes_after")));
+  CHECK(code_of([&] {
+          tiny.workshop.run("backend/optimize", {{"model", tiny.model}}, {{"lengths", {{"sequence", 1.5}}}});
+        }) == ErrorCode::invalid_input);
   CHECK(code_of([&] {
           tiny.workshop.run("backend/optimize", {{"model", tiny.model}}, {{"passes", {"no-such-pass"}}});
         }) == ErrorCode::invalid_input);
