@@ -12,9 +12,9 @@
 namespace espalier {
 namespace {
 
-/// Sites that the patterns mean; `beside` is no part of the model.
+/// Sites that the patterns mean; none stands beside the weights in `without`.
 std::vector<AdapterSite> sites_in_scope(const Graph& graph, const std::vector<std::string>& patterns,
-                                        const std::vector<std::string>& beside) {
+                                        const std::vector<std::string>& without) {
   const Scope scope{patterns, {}};
   const Uses uses(graph);
   const auto names_of = [&](const AdapterSite& site) {
@@ -25,7 +25,7 @@ std::vector<AdapterSite> sites_in_scope(const Graph& graph, const std::vector<st
   std::vector<std::string> all;
   std::vector<AdapterSite> chosen;
   for (auto& site : adapter_sites(graph)) {
-    if (std::find(beside.begin(), beside.end(), site.weight) != beside.end()) continue;
+    if (std::find(without.begin(), without.end(), site.weight) != without.end()) continue;
     const auto names = names_of(site);
     all.insert(all.end(), names.begin(), names.end());
     if (scope.covers(names)) chosen.push_back(std::move(site));
@@ -59,7 +59,10 @@ Trained train_with_adapter(Context& context, const Params& params, const Trainin
     throw_invalid(fmt::format("with adapter = \"{}\" only adapters are trained, so train = \"{}\" has no meaning", kind,
                               fmt::join(params.texts("train"), "\", \"")),
                   "parameter train", "say where adapters go with adapter_scope");
-  const auto sites = sites_in_scope(task.model, params.texts("adapter_scope"), loss.beside);
+  // A weight that the loss itself reads (a head that is walked in chunks) would bypass its adapter.
+  auto without = loss.beside;
+  without.insert(without.end(), loss.wanted.begin(), loss.wanted.end());
+  const auto sites = sites_in_scope(task.model, params.texts("adapter_scope"), without);
   const Adapted adapted = kind == "lora"
                               ? add_lora(task.model, sites, params.integer("rank"), params.number("alpha"), context.seed())
                               : add_ia3(task.model, sites);

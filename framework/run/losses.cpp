@@ -111,6 +111,15 @@ at::Tensor positions(const at::Tensor& logits) {
 
 }  // namespace
 
+at::Tensor next_tokens(const at::Tensor& input_ids) {
+  if (input_ids.dim() != 2 || input_ids.size(1) < 2)
+    throw_invalid(fmt::format("input_ids of shape [{}], expected [batch, sequence] with two positions or more",
+                              fmt::join(input_ids.sizes(), ", ")));
+  const at::Tensor next = input_ids.to(at::kLong).slice(1, 1);
+  if (next.numel() > 0 && next.min().item<std::int64_t>() < 0) throw_invalid("input_ids hold negative tokens", "port data");
+  return at::cat({next, at::full({next.size(0), 1}, unlabelled, next.options())}, 1).reshape({-1});
+}
+
 at::Tensor causal_cross_entropy(const at::Tensor& logits, const at::Tensor& input_ids) {
   const at::Tensor flat = positions(logits);
   if (input_ids.dim() != 2 || input_ids.size(0) != logits.size(0) || input_ids.size(1) != logits.size(1) || input_ids.size(1) < 2)
@@ -118,12 +127,11 @@ at::Tensor causal_cross_entropy(const at::Tensor& logits, const at::Tensor& inpu
         fmt::format("input_ids of shape [{}] for logits of shape [{}], expected [batch, sequence] with two positions or more",
                     fmt::join(input_ids.sizes(), ", "), fmt::join(logits.sizes(), ", ")));
   const std::int64_t batch = input_ids.size(0), length = input_ids.size(1);
-  const at::Tensor ids = input_ids.to(at::kLong), next = ids.slice(1, 1);
+  const at::Tensor next = input_ids.to(at::kLong).slice(1, 1);
   // LibTorch's kernels check indices while gathering, but name nothing.
   if (next.numel() > 0 && (next.min().item<std::int64_t>() < 0 || next.max().item<std::int64_t>() >= logits.size(2)))
     throw_invalid(fmt::format("input_ids hold tokens outside the vocabulary of {}", logits.size(2)));
-  const at::Tensor labels = at::cat({next, at::full({batch, 1}, unlabelled, ids.options())}, 1).reshape({-1});
-  return CrossEntropy::apply(flat, labels, batch * (length - 1));
+  return CrossEntropy::apply(flat, next_tokens(input_ids), batch * (length - 1));
 }
 
 at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature) {

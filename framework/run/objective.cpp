@@ -8,12 +8,26 @@
 
 #include <algorithm>
 
+#include "run/head.h"
 #include "run/training.h"
 #include "sdk/error.h"
 
 namespace espalier {
 
 Objective::~Objective() = default;
+
+WeightedLoss Objective::weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,
+                                 double soft_weight, double temperature) const {
+  WeightedLoss loss;
+  const auto add = [&](const at::Tensor& part, double weight) {
+    const at::Tensor product = weight == 1 ? part : part * weight;
+    loss.sum = loss.sum.defined() ? loss.sum + product : product;
+    return part.item<double>();
+  };
+  if (hard_weight > 0) loss.hard = add(hard(student, batch), hard_weight);
+  if (soft_weight > 0) loss.soft = add(soft(student, teacher, temperature), soft_weight);
+  return loss;
+}
 
 namespace {
 
@@ -30,15 +44,54 @@ void check_same_shape(const at::Tensor& student, const at::Tensor& teacher) {
 
 class NextToken final : public Objective {
  public:
+  NextToken(const Graph& graph, const Graph* teacher) : head_(find_head(graph, logits)) {
+    if (teacher) of_teacher_ = find_head(*teacher, logits);
+  }
   std::string_view name() const override { return "next token"; }
-  std::vector<std::string> values() const override { return {"logits"}; }
+  std::vector<std::string> values() const override {
+    if (!head_) return {logits};
+    return {head_->hidden, head_->weight};
+  }
   at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
-    return causal_cross_entropy(values.at("logits"), batch.at("input_ids"));
+    if (!head_) return causal_cross_entropy(values.at(logits), batch.at("input_ids"));
+    return weighted(values, {}, batch, 1, 0, 1).sum;
   }
   at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const override {
-    check_same_shape(student.at("logits"), teacher.at("logits"));
-    return soft_target_loss(student.at("logits"), teacher.at("logits"), temperature);
+    if (head_) return weighted(student, teacher, {}, 0, 1, temperature).sum;
+    HeadTargets targets;
+    find_teacher(teacher, targets);
+    const at::Tensor answers = targets.teacher_logits.defined() ? targets.teacher_logits : targets.teacher.logits();
+    check_same_shape(student.at(logits), answers);
+    return soft_target_loss(student.at(logits), answers, temperature);
   }
+  WeightedLoss weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,
+                        double soft_weight, double temperature) const override {
+    if (head_) {
+      HeadTargets targets{.hard = hard_weight, .soft = soft_weight, .temperature = temperature};
+      if (hard_weight > 0) targets.labels = next_tokens(batch.at("input_ids"));
+      if (soft_weight > 0) find_teacher(teacher, targets);
+      const HeadLoss loss = head_loss(values_of(*head_, student), targets);
+      return {loss.sum, loss.hard, loss.soft};
+    }
+    return Objective::weighted(student, teacher, batch, hard_weight, soft_weight, temperature);
+  }
+
+ private:
+  static constexpr const char* logits = "logits";
+
+  static HeadValues values_of(const Head& head, const TensorMap& values) {
+    return {values.at(head.hidden), values.at(head.weight), head.transposed};
+  }
+  void find_teacher(const TensorMap& teacher, HeadTargets& targets) const {
+    if (const auto whole = teacher.find(logits); whole != teacher.end()) {
+      targets.teacher_logits = whole->second;
+    } else if (of_teacher_) {
+      targets.teacher = values_of(*of_teacher_, teacher);
+    } else {
+      throw Error(ErrorCode::internal, "soft targets: the teacher gave no logits, and objective_for() was not told its graph");
+    }
+  }
+  std::optional<Head> head_, of_teacher_;
 };
 
 /// Targets under "labels", answers in the graph's first output.
@@ -99,10 +152,10 @@ class Values final : public Labelled {
 
 }  // namespace
 
-std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port) {
+std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port, const Graph* teacher) {
   const std::string where = fmt::format("port {}", port);
   if (dynamic_cast<const TokenDataset*>(&data)) {
-    if (has(graph.inputs, "input_ids") && has(graph.outputs, "logits")) return std::make_unique<NextToken>();
+    if (has(graph.inputs, "input_ids") && has(graph.outputs, "logits")) return std::make_unique<NextToken>(graph, teacher);
     throw_invalid("the model is no causal language model: it needs an input \"input_ids\" and an output \"logits\"", where);
   }
   if (graph.outputs.empty()) throw_invalid("the model has no output", where);

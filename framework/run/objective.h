@@ -1,5 +1,6 @@
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -7,6 +8,12 @@
 #include "run/tensor.h"
 
 namespace espalier {
+
+/// A sum of losses, and each one before its weight.
+struct WeightedLoss {
+  at::Tensor sum;
+  std::optional<double> hard, soft;
+};
 
 /// What a model is to become good at, told by graph and data: next tokens, classes, or values. Training minimises it, metrics take
 /// its gradient, distillation compares a student with its teacher by it.
@@ -22,10 +29,17 @@ class Objective {
   /// Mean loss against a teacher's values (soft targets): KL(teacher ‖ student) at `temperature` times temperature² (Hinton et al.,
   /// 2015), or squared error where there are no classes. Throws Error(invalid_input) when the two answer differently shaped.
   virtual at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const = 0;
+  /// `hard_weight` · hard + `soft_weight` · soft; in one walk where the model's head allows it. A part with weight 0 is not
+  /// computed.
+  virtual WeightedLoss weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,
+                                double soft_weight, double temperature) const;
 };
 
 /// Token data trains next tokens (input_ids → logits); labels that are integers train classes, floating ones values, both by the
 /// graph's first output. Throws Error(invalid_input) when graph and data do not go together. `port` names the model in messages.
-std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port = "model");
+/// A language model with a plain head (run/head.h) gives its last hidden state and the head's weight instead of logits; `teacher`
+/// is the graph that soft() and weighted() compare with, whose values may come so, too.
+std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port = "model",
+                                         const Graph* teacher = nullptr);
 
 }  // namespace espalier

@@ -12,6 +12,8 @@
 #include <unordered_map>
 
 #include "run/op.h"
+#include "run/precision.h"
+#include "run/recompute.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -24,6 +26,14 @@ struct Step {
   const Node* node;
   RunFunction run;
   std::vector<int> in, out;
+  Operands operands = Operands::wide;
+};
+
+/// A stretch of a plan that is run again in the backward pass.
+struct Recomputed {
+  std::size_t begin, end;          ///< positions in the plan
+  std::vector<int> reads, writes;  ///< slots from before it; slots for after it
+  std::vector<bool> carries;       ///< by `writes`
 };
 
 /// What to run for one set of wanted values.
@@ -32,6 +42,7 @@ struct Plan {
   std::vector<std::vector<int>> release;  ///< by position in `steps`: slots not read any more
   std::vector<int> inputs;                ///< graph inputs that the steps read, as indices into graph.inputs
   std::vector<int> wanted;
+  std::vector<Recomputed> stretches;  ///< in order
 };
 
 /// Slots of operators whose floating constants are no weights.
@@ -89,8 +100,10 @@ struct Session::Impl {
   std::vector<bool> kept;          ///< by slot: some plan reads the folded value
   std::vector<Hook> hooks;
   std::vector<std::string> trainable;
-  std::set<std::string> changed;  ///< set by set_parameter()
-  std::map<std::vector<std::string>, Plan> plans;
+  std::set<std::string> changed;                                          ///< set by set_parameter()
+  std::map<std::vector<std::string>, std::shared_ptr<const Plan>> plans;  ///< shared with backward passes to come
+  std::vector<bool> narrow_only;                                          ///< by slot: nothing but products reads it
+  std::vector<at::Tensor> narrowed;  ///< by slot: initializers that stay as they are, in the products' type
   bool hooked = false;
   NodeTimer timer;
 
@@ -115,11 +128,19 @@ struct Session::Impl {
   void fold(const std::vector<int>& order, const std::vector<int>& targets);
   void forget() {  // folded values and plans depend on what is frozen and hooked
     plans.clear();
+    std::fill(narrowed.begin(), narrowed.end(), at::Tensor());
     std::fill(folded.begin(), folded.end(), at::Tensor());
     std::fill(kept.begin(), kept.end(), false);
   }
   at::Tensor accept(const Value& declared, const at::Tensor& given) const;
   std::vector<at::Tensor> execute(const Step& step, const std::vector<at::Tensor>& inputs) const;
+  bool mixed() const { return options.products != DType::undefined && options.products != options.compute; }
+  at::Tensor narrow(int slot, const at::Tensor& value);
+  std::vector<bool> carrying(const Plan& plan) const;
+  void find_stretches(Plan& plan) const;
+  using Values = std::vector<at::Tensor>;
+  void advance(const Plan& plan, std::size_t begin, std::size_t end, Values& values);
+  void advance_twice(const std::shared_ptr<const Plan>& plan, const Recomputed& stretch, Values& values);
   void after(int slot, at::Tensor& value) {
     const Hook& hook = hooks[static_cast<std::size_t>(slot)];
     if (!hook) return;
@@ -146,7 +167,7 @@ void Session::Impl::bind() {
       throw_unsupported(
           fmt::format("operator {}{} is not supported by the runner", node.domain.empty() ? "" : node.domain + "::", node.op),
           fmt::format("node {}", node.name));
-    Step step{&node, run, {}, {}};
+    Step step{&node, run, {}, {}, operands_of(node)};
     for (const std::string& name : node.inputs) step.in.push_back(name.empty() ? absent : find(name, "value"));
     for (const std::string& name : node.outputs) step.out.push_back(name.empty() ? absent : slot_of(name));
     steps.push_back(std::move(step));
@@ -160,6 +181,17 @@ void Session::Impl::bind() {
   folded.resize(names.size());
   kept.resize(names.size());
   hooks.resize(names.size());
+  narrowed.resize(names.size());
+  narrow_only.assign(names.size(), mixed());
+  std::vector<bool> read(names.size(), false);
+  for (const Step& step : steps)
+    for (int slot : step.in)
+      if (slot != absent) {
+        read[static_cast<std::size_t>(slot)] = true;
+        if (step.operands != Operands::narrow) narrow_only[static_cast<std::size_t>(slot)] = false;
+      }
+  for (std::size_t slot = 0; slot < names.size(); ++slot)
+    if (!read[slot] || bound[slot].defined()) narrow_only[slot] = false;
 }
 
 /// Slots whose value no input, trainable parameter or hook can change.
@@ -267,7 +299,109 @@ Plan Session::Impl::make_plan(const std::vector<std::string>& wanted, const std:
           plan.release[position].push_back(slot);
         }
   }
+  if (options.recompute) find_stretches(plan);
   return plan;
+}
+
+/// Values that a gradient flows through.
+std::vector<bool> Session::Impl::carrying(const Plan& plan) const {
+  std::vector<bool> carries(names.size(), false);
+  for (std::size_t slot = 0; slot < names.size(); ++slot) carries[slot] = bound[slot].defined() && bound[slot].requires_grad();
+  for (int number : plan.steps) {
+    const Step& step = steps[static_cast<std::size_t>(number)];
+    if (std::none_of(step.in.begin(), step.in.end(), [&](int s) { return s != absent && carries[static_cast<std::size_t>(s)]; }))
+      continue;
+    for (int slot : step.out)
+      if (slot != absent) carries[static_cast<std::size_t>(slot)] = true;
+  }
+  return carries;
+}
+
+void Session::Impl::find_stretches(Plan& plan) const {
+  const std::vector<bool> carries = carrying(plan);
+  std::vector<PlannedStep> planned;
+  for (int number : plan.steps) {
+    const Step& step = steps[static_cast<std::size_t>(number)];
+    planned.push_back({step.node->op, step.operands == Operands::narrow, step.in, step.out});
+  }
+  std::vector<std::size_t> last(names.size(), 0);  // position of a slot's last reader
+  for (std::size_t i = 0; i < planned.size(); ++i)
+    for (int slot : planned[i].in)
+      if (slot != absent) last[static_cast<std::size_t>(slot)] = i;
+  for (int slot : plan.wanted) last[static_cast<std::size_t>(slot)] = planned.size();
+  for (const Stretch& found : repeated_stretches(planned, carries)) {
+    Recomputed stretch{found.begin, found.end, {}, {}, {}};
+    std::set<int> made, read;
+    for (std::size_t i = found.begin; i < found.end; ++i) {
+      for (int slot : planned[i].in)
+        if (slot != absent && !made.contains(slot) && read.insert(slot).second) stretch.reads.push_back(slot);
+      for (int slot : planned[i].out)
+        if (slot != absent) made.insert(slot);
+    }
+    for (int slot : made)
+      if (last[static_cast<std::size_t>(slot)] >= found.end) {
+        stretch.writes.push_back(slot);
+        stretch.carries.push_back(carries[static_cast<std::size_t>(slot)]);
+      }
+    plan.stretches.push_back(std::move(stretch));
+  }
+}
+
+/// An initializer or a value in the products' type; what never changes is cast once.
+at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
+  const auto type = scalar_type(options.products);
+  const auto at = static_cast<std::size_t>(slot);
+  if ((!bound[at].defined() && !folded[at].defined()) || value.requires_grad() || hooks[at]) return value.to(type);
+  if (!narrowed[at].defined()) narrowed[at] = value.to(type);
+  return narrowed[at];
+}
+
+void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end, Values& values) {
+  std::vector<at::Tensor> arguments;
+  Values low(mixed() ? names.size() : 0);  // each value is cast once, however many products read it
+  const auto fitted = [&](const Step& step, int slot) {
+    const auto at = static_cast<std::size_t>(slot);
+    const at::Tensor& value = values[at];
+    if (!mixed() || !value.defined() || !value.is_floating_point() || step.operands == Operands::any) return value;
+    if (step.operands == Operands::wide) return value.scalar_type() == scalar_type(options.products) ? value.to(compute) : value;
+    if (value.scalar_type() != compute) return value;
+    if (!low[at].defined()) low[at] = narrow(slot, value);
+    return low[at];
+  };
+  for (std::size_t position = begin; position < end; ++position) {
+    const Step& step = steps[static_cast<std::size_t>(plan.steps[position])];
+    arguments.clear();
+    for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : fitted(step, slot));
+    const auto start = timer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+    std::vector<at::Tensor> outputs = execute(step, arguments);
+    if (timer) timer(*step.node, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    for (std::size_t i = 0; i < step.out.size(); ++i)
+      if (const int slot = step.out[i]; slot != absent) {
+        if (hooked) after(slot, outputs[i]);
+        values[static_cast<std::size_t>(slot)] = std::move(outputs[i]);
+      }
+    for (int slot : plan.release[position]) {
+      values[static_cast<std::size_t>(slot)].reset();
+      if (!low.empty()) low[static_cast<std::size_t>(slot)].reset();
+    }
+  }
+}
+
+void Session::Impl::advance_twice(const std::shared_ptr<const Plan>& plan, const Recomputed& stretch, Values& values) {
+  std::vector<at::Tensor> inputs;
+  for (int slot : stretch.reads) inputs.push_back(values[static_cast<std::size_t>(slot)]);
+  const auto work = [this, plan, &stretch](const std::vector<at::Tensor>& given) {
+    Values inner(names.size());
+    for (std::size_t i = 0; i < given.size(); ++i) inner[static_cast<std::size_t>(stretch.reads[i])] = given[i];
+    advance(*plan, stretch.begin, stretch.end, inner);
+    std::vector<at::Tensor> outputs;
+    for (int slot : stretch.writes) outputs.push_back(inner[static_cast<std::size_t>(slot)]);
+    return outputs;
+  };
+  std::vector<at::Tensor> outputs = recomputed(inputs, work, stretch.carries);
+  for (std::size_t i = 0; i < outputs.size(); ++i) values[static_cast<std::size_t>(stretch.writes[i])] = std::move(outputs[i]);
+  for (std::size_t position = stretch.begin; position < stretch.end; ++position)
+    for (int slot : plan->release[position]) values[static_cast<std::size_t>(slot)].reset();
 }
 
 at::Tensor Session::Impl::accept(const Value& declared, const at::Tensor& given) const {
@@ -353,8 +487,8 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
     for (int slot : given) key.push_back(self.names[static_cast<std::size_t>(slot)]);
   }
   auto found = self.plans.find(key);
-  if (found == self.plans.end()) found = self.plans.emplace(key, self.make_plan(wanted, given)).first;
-  const Plan& plan = found->second;
+  if (found == self.plans.end()) found = self.plans.emplace(key, std::make_shared<const Plan>(self.make_plan(wanted, given))).first;
+  const Plan& plan = *found->second;
 
   for (std::size_t slot = 0; slot < values.size(); ++slot)
     values[slot] = self.bound[slot].defined() ? self.bound[slot] : self.folded[slot];
@@ -372,24 +506,20 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
     for (std::size_t slot = 0; slot < values.size(); ++slot)
       if (self.producer[slot] == absent && values[slot].defined()) self.after(static_cast<int>(slot), values[slot]);
 
-  std::vector<at::Tensor> arguments;
-  for (std::size_t position = 0; position < plan.steps.size(); ++position) {
-    const Step& step = self.steps[static_cast<std::size_t>(plan.steps[position])];
-    arguments.clear();
-    for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : values[static_cast<std::size_t>(slot)]);
-    const auto start = self.timer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-    std::vector<at::Tensor> outputs = self.execute(step, arguments);
-    if (self.timer)
-      self.timer(*step.node, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-    for (std::size_t i = 0; i < step.out.size(); ++i)
-      if (const int slot = step.out[i]; slot != absent) {
-        if (self.hooked) self.after(slot, outputs[i]);
-        values[static_cast<std::size_t>(slot)] = std::move(outputs[i]);
-      }
-    for (int slot : plan.release[position]) values[static_cast<std::size_t>(slot)].reset();
-  }
+  std::size_t done = 0;
+  if (!self.hooked && c10::GradMode::is_enabled())
+    for (const Recomputed& stretch : plan.stretches) {
+      self.advance(plan, done, stretch.begin, values);
+      self.advance_twice(found->second, stretch, values);
+      done = stretch.end;
+    }
+  self.advance(plan, done, plan.steps.size(), values);
   TensorMap out;
-  for (int slot : plan.wanted) out[self.names[static_cast<std::size_t>(slot)]] = values[static_cast<std::size_t>(slot)];
+  for (int slot : plan.wanted) {
+    at::Tensor& value = values[static_cast<std::size_t>(slot)];
+    const bool cast = self.narrow_only[static_cast<std::size_t>(slot)] && value.defined() && value.is_floating_point();
+    out[self.names[static_cast<std::size_t>(slot)]] = cast ? value.to(scalar_type(self.options.products)) : value;
+  }
   for (const auto& [name, tensor] : out)
     if (!tensor.defined()) throw_invalid(fmt::format("value \"{}\" is neither given nor computed", name), self.graph.name);
   return out;

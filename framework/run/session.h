@@ -13,6 +13,12 @@ struct SessionOptions {
   DType compute = DType::f32;
   /// Values that depend on frozen initializers alone (dequantized weights, say) are computed once and kept.
   bool fold_constants = true;
+  /// Type of products (MatMul, Gemm, Conv, Attention) and of what only passes their results on (run/precision.h); undefined: as
+  /// `compute`. Parameters stay in `compute`, and so do their gradients. A value that only products read is returned in this type.
+  DType products = DType::undefined;
+  /// Repeated stretches keep only their inputs for the backward pass and run again in it (run/recompute.h); not while a hook is
+  /// set. The session must then live until the backward pass is over.
+  bool recompute = false;
 };
 
 /// Names of the initializers that training changes: floating ones that some operator reads as data. Left out are constants of the

@@ -32,6 +32,10 @@ TrainingOptions training_options(const Params& params, std::uint64_t seed) {
   options.epsilon = params.number("epsilon");
   options.clip = params.number("clip");
   options.seed = seed;
+  options.evaluate_every = params.integer("evaluate_every");
+  options.patience = params.integer("patience");
+  options.keep_best = params.text("keep") == "best";
+  options.resume_every = params.integer("resume_every");
   return options;
 }
 
@@ -84,7 +88,27 @@ double mean_loss(Session& session, const TrainingTask& task, const Objective& ob
   return sum / static_cast<double>(data.count());
 }
 
+/// Names one run among those that share a scratch folder (a stage may train more than once): model, what of it changes, settings.
+std::string run_key(const Session& session, const Params& params, const TrainingTask& task, std::uint64_t seed) {
+  KeyEncoder key;
+  key.text(params.json().dump());
+  key.integer(static_cast<std::int64_t>(seed));
+  key.integer(task.data.count());
+  for (const std::string& name : session.trainable()) key.text(name);
+  for (const auto& [name, tensor] : task.model.initializers) {
+    key.text(name);
+    key.digest(tensor.digest());
+  }
+  return key.finish().hex();
+}
+
 }  // namespace
+
+SessionOptions session_options(const Params& params) {
+  SessionOptions options;
+  if (params.text("precision") == "bf16") options.products = DType::bf16;
+  return options;
+}
 
 std::vector<std::string> trainable_weights(const Graph& graph, const std::vector<std::string>& patterns) {
   const Scope scope{patterns, {}};
@@ -129,7 +153,9 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
                     const PassLoss& loss) {
   const auto options = training_options(params, context.seed());
   Trained trained;
-  Session session(task.model);
+  SessionOptions how = session_options(params);
+  how.recompute = params.flag("checkpoint");
+  Session session(task.model, how);
   session.train(trained_by(task.model, params, loss));
   if (task.heldout) trained.heldout_before = mean_loss(session, task, objective, context, "held-out loss before");
   ExampleOrder order(task.data.count(), options.seed);
@@ -139,11 +165,31 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
   const auto pass_loss = [&](const TensorMap& batch) {
     return loss.loss(session.run(inputs_for(task.model, batch), loss.wanted), batch);
   };
-  trained.result = train_loop(session, options, batches, pass_loss, &context);
-  if (task.heldout) trained.heldout_after = mean_loss(session, task, objective, context, "held-out loss after");
+  TrainingWatch watch{.scratch = context.scratch(), .key = run_key(session, params, task, options.seed)};
+  if (task.heldout) watch.heldout = [&] { return mean_loss(session, task, objective, context, "held-out loss"); };
+  trained.result = train_loop(session, options, batches, pass_loss, &context, watch);
+  trained.heldout_after = trained.result.heldout_after;
+  if (task.heldout && !trained.heldout_after)
+    trained.heldout_after = mean_loss(session, task, objective, context, "held-out loss after");
   trained.model = session.graph();
   return trained;
 }
+
+namespace {
+
+double heldout_at(const TrainingResult& result, std::int64_t step) {
+  for (const auto& [at, loss] : result.heldout)
+    if (at == step) return loss;
+  throw Error(ErrorCode::internal, fmt::format("no evaluation at step {}", step));
+}
+
+Json points(const std::vector<std::pair<std::int64_t, double>>& curve) {
+  Json list = Json::array();
+  for (const auto& [step, value] : curve) list.push_back({step, value});
+  return list;
+}
+
+}  // namespace
 
 void TrainerComponent::run(Context& context) {
   const char* port = distils() ? "student" : "model";
@@ -174,6 +220,14 @@ void TrainerComponent::run(Context& context) {
   }
   if (trained.heldout_before) context.figure("heldout_loss_before", *trained.heldout_before);
   if (trained.heldout_after) context.figure("heldout_loss_after", *trained.heldout_after);
+  if (result.best_step >= 0) {
+    const bool best = context.params().text("keep") == "best";
+    context.figure("best_step", static_cast<double>(result.best_step));
+    context.figure("kept_step", static_cast<double>(best ? result.best_step : static_cast<std::int64_t>(result.losses.size())));
+    context.figure("heldout_loss_best", heldout_at(result, result.best_step));
+    context.detail("curve.heldout", points(result.heldout));
+  }
+  context.figure("steps_taken", static_cast<double>(result.losses.size()));
   context.figure("tokens", static_cast<double>(result.tokens));
   if (result.seconds > 0) context.figure("tokens_per_second", static_cast<double>(result.tokens) / result.seconds);
   for (const auto& [name, value] : trained.figures) context.figure(name, value);

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "run/objective.h"
+#include "run/session.h"
 #include "run/training.h"
 #include "sdk/component.h"
 #include "sdk/context.h"
@@ -40,8 +41,9 @@ class Trainer {
 };
 
 /// A trainer as a component. As a stage it reads port `model` (or `student` and `teacher`), `data` and perhaps `heldout`; it writes
-/// `model`, the figures parameters, loss_first, loss_last, heldout_loss_before, heldout_loss_after, tokens, tokens_per_second, and
-/// "curve.loss".
+/// `model`, the figures parameters, loss_first, loss_last, heldout_loss_before, heldout_loss_after (of what is returned),
+/// steps_taken, tokens, tokens_per_second, and "curve.loss"; with evaluations also best_step, heldout_loss_best, kept_step and
+/// "curve.heldout".
 class TrainerComponent : public Component, public Trainer {
  public:
   void run(Context& context) override;
@@ -63,6 +65,9 @@ struct PassLoss {
 /// Trains task.model by `loss`, with the options that every distiller has (run/training_parameters.h).
 Trained train_graph(Context& context, const Params& params, const TrainingTask& task, const Objective& objective,
                     const PassLoss& loss);
+
+/// How sessions of a distiller compute: its parameter `precision`. For teachers; train_graph() sees to the trained one.
+SessionOptions session_options(const Params& params);
 
 /// Initializers that training may change: floating point, more than a scalar, and no table or statistic that only looks like a
 /// weight (rotary caches, a batch norm's running mean and variance, the scales of quantized tensors). `patterns` are scopes; throws

@@ -68,10 +68,7 @@ FeatureOptions feature_options(const Params& params, const Losses& losses, std::
 /// What each loss was, forward pass by forward pass, before its weight.
 class Curves {
  public:
-  void add(const std::string& name, const at::Tensor& value) {
-    auto& curve = curves_[name];
-    curve.push_back(value.item<double>());
-  }
+  void add(const std::string& name, double value) { curves_[name].push_back(value); }
   void write(Trained& trained) const {
     for (const auto& [name, curve] : curves_) {
       Json points = Json::array();
@@ -110,7 +107,7 @@ class Distill final : public TrainerComponent {
   Trained train(Context& context, const Params& params, const TrainingTask& task) override {
     const Losses losses = losses_from(params);
     if (!task.teacher) throw_invalid("there is no teacher to learn from", "distiller/distill");
-    const auto objective = objective_for(task.model, task.data, task.port);
+    const auto objective = objective_for(task.model, task.data, task.port, task.teacher);
     const auto of_teacher = objective_for(*task.teacher, task.data, "teacher");
     const FeatureLosses features(task.model, *task.teacher, feature_options(params, losses, context.seed()));
     const auto together = [](std::vector<std::string> names, const std::vector<std::string>& more) {
@@ -119,20 +116,21 @@ class Distill final : public TrainerComponent {
     };
     const auto asked = together(of_teacher->values(), features.teacher_values());
     std::optional<Session> guide;
-    if (losses.soft > 0 || !features.rows().empty()) guide.emplace(features.teacher());
+    if (losses.soft > 0 || !features.rows().empty()) guide.emplace(features.teacher(), session_options(params));
     Curves curves;
     const auto loss = [&](const TensorMap& values, const TensorMap& batch) {
       const TensorMap answers = guide ? ask(*guide, features.teacher(), batch, asked) : TensorMap{};
-      at::Tensor sum;
+      const WeightedLoss answered = objective->weighted(values, answers, batch, losses.hard, losses.soft, losses.temperature);
+      if (answered.hard) curves.add("hard", *answered.hard);
+      if (answered.soft) curves.add("soft", *answered.soft);
+      at::Tensor sum = answered.sum;
       const auto add = [&](const char* name, double weight, auto&& compute) {
         if (weight == 0) return;
         const at::Tensor part = compute();
-        curves.add(name, part);
+        curves.add(name, part.item<double>());
         const at::Tensor weighted = at::mul(part, weight);
         sum = sum.defined() ? sum.add(weighted) : weighted;
       };
-      add("hard", losses.hard, [&] { return objective->hard(values, batch); });
-      add("soft", losses.soft, [&] { return objective->soft(values, answers, losses.temperature); });
       add("hidden", losses.hidden, [&] { return features.hidden(values, answers); });
       add("attention", losses.attention, [&] { return features.attention(values, answers); });
       return sum;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
@@ -127,4 +128,78 @@ TEST_CASE("distillers refuse what makes no sense") {
       ContainsSubstring("causal language model"));
   context.cancel_after = 2;
   CHECK_THROWS_WITH(context.run("distiller/finetune", brief(10), {{"model", model}, {"data", data}}), ContainsSubstring("stopped"));
+}
+
+TEST_CASE("finetuning in bf16 and with checkpointed blocks learns as plain finetuning does") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const std::map<std::string, Artifact> inputs{{"model", save_model(context, toy_language_model())},
+                                               {"data", toy_dataset(context, 64, 24, 5)},
+                                               {"heldout", toy_dataset(context, 8, 24, 99)}};
+  const auto after = [&](const Json& more) {
+    auto parameters = brief();
+    parameters.update(more);
+    context.run("distiller/finetune", parameters, inputs);
+    return context.figures.at("heldout_loss_after");
+  };
+  const double plain = after({});
+  CHECK_THAT(after({{"checkpoint", true}}), WithinRel(plain, 1e-3));
+  const double narrow = after({{"precision", "bf16"}});
+  CHECK_THAT(narrow, WithinRel(plain, 0.05));
+  CHECK(narrow != plain);
+  CHECK(load_model(context, context.outputs.at("model")).initializer("model.embed_tokens.weight")->dtype == DType::f32);
+}
+
+TEST_CASE("the best checkpoint is returned, and its held-out loss is what the figures say") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto heldout = toy_dataset(context, 8, 24, 99);
+  // A few windows, learned by heart at a high rate: held-out loss turns up again.
+  context.run(
+      "distiller/finetune",
+      {{"steps", 60},
+       {"batch", 4},
+       {"warmup", 2},
+       {"learning_rate", 2e-2},
+       {"final_share", 1.0},
+       {"evaluate_every", 4},
+       {"patience", 2},
+       {"keep", "best"}},
+      {{"model", save_model(context, toy_language_model())}, {"data", toy_dataset(context, 4, 24, 5)}, {"heldout", heldout}});
+  const auto& curve = context.details.at("curve.heldout");
+  double lowest = 1e9, step = 0;
+  for (const auto& point : curve)
+    if (point[1].get<double>() < lowest) {
+      lowest = point[1];
+      step = point[0];
+    }
+  CHECK(context.figures.at("best_step") == step);
+  CHECK(context.figures.at("steps_taken") < 60);
+  CHECK(context.figures.at("kept_step") == step);
+  CHECK(context.figures.at("heldout_loss_after") == lowest);
+  CHECK_THAT(loss_of(load_model(context, context.outputs.at("model")), context, heldout), WithinRel(lowest, 1e-4));
+  CHECK_THROWS_WITH(context.run("distiller/finetune", {{"steps", 2}, {"patience", 2}},
+                                {{"model", save_model(context, toy_language_model())}, {"data", toy_dataset(context, 4, 24, 5)}}),
+                    ContainsSubstring("patience needs held-out evaluations") && ContainsSubstring("heldout"));
+}
+
+TEST_CASE("a finetuning that is broken off goes on to the digest of an unbroken one") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const std::map<std::string, Artifact> inputs{{"model", save_model(context, toy_language_model())},
+                                               {"data", toy_dataset(context, 64, 24, 5)}};
+  auto parameters = brief(40);
+  parameters["resume_every"] = 3;
+  context.run("distiller/finetune", parameters, inputs);
+  const auto whole = context.outputs.at("model").digest();
+  const auto curve = context.details.at("curve.loss");
+  context.cancel_after = 32;
+  CHECK_THROWS_WITH(context.run("distiller/finetune", parameters, inputs), ContainsSubstring("stopped"));
+  context.cancel_after = -1;
+  context.messages.clear();
+  context.run("distiller/finetune", parameters, inputs);
+  CHECK(context.outputs.at("model").digest() == whole);
+  CHECK(context.details.at("curve.loss") == curve);
+  CHECK(std::any_of(context.messages.begin(), context.messages.end(),
+                    [](const std::string& text) { return text.find("going on after step 30 of 40") != std::string::npos; }));
 }

@@ -1,5 +1,7 @@
 #include "run/training.h"
 
+#include <unistd.h>
+
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
@@ -16,8 +18,12 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <numbers>
 
+#include "memory_peak.h"
 #include "models.h"
 #include "sdk/error.h"
 
@@ -206,4 +212,220 @@ TEST_CASE("a residual CNN learns to tell bars apart") {
   const double accuracy = trained.run({{"image", held}}).at("scores").argmax(1).eq(answers).to(at::kDouble).mean().item<double>();
   INFO("accuracy " << accuracy);
   CHECK(accuracy > 0.9);
+}
+
+namespace {
+
+struct Outcome {
+  std::vector<double> losses;
+  std::map<std::string, at::Tensor> parameters;
+  TrainingResult result;
+};
+
+Outcome outcome(const Session& session, TrainingResult result) {
+  Outcome out{result.losses, {}, std::move(result)};
+  for (const std::string& name : session.trainable()) out.parameters[name] = session.parameter(name).detach().clone();
+  return out;
+}
+
+/// A few steps on the tiny language model through its objective's head.
+Outcome trained(SessionOptions how, TrainingOptions options, const TrainingWatch& watch = {}, std::int64_t fail_at = -1) {
+  Session session(tiny_language_model(), how);
+  session.train();
+  options.learning_rate = 1e-2;
+  options.warmup = 2;
+  auto result = train_loop(
+      session, options,
+      [&](std::int64_t step, std::int64_t pass) {
+        if (step == fail_at) throw Error(ErrorCode::cancelled, "broken off");
+        return tokens(2, 16, 37, (step * options.accumulation + pass) % 4);
+      },
+      [&](const TensorMap& inputs) { return causal_cross_entropy(session.run(inputs).at("logits"), inputs.at("input_ids")); },
+      nullptr, watch);
+  return outcome(session, std::move(result));
+}
+
+struct ScratchFolder {
+  std::filesystem::path path = std::filesystem::temp_directory_path() / ("espalier-training-" + std::to_string(::getpid()));
+  ScratchFolder() { std::filesystem::create_directories(path); }
+  ~ScratchFolder() { std::filesystem::remove_all(path); }
+};
+
+}  // namespace
+
+TEST_CASE("products in bf16 learn as f32 does; parameters stay f32") {
+  const Outcome wide = trained({}, {.steps = 40}), narrow = trained({.products = DType::bf16}, {.steps = 40});
+  CHECK(narrow.losses.back() < wide.losses.front() / 2);
+  CHECK(narrow.losses != wide.losses);
+  for (std::size_t i = 0; i < wide.losses.size(); ++i) {
+    CAPTURE(i);
+    CHECK(narrow.losses[i] == Approx(wide.losses[i]).epsilon(0.03).margin(0.02));
+  }
+  for (const auto& [name, value] : narrow.parameters) CHECK(value.scalar_type() == at::kFloat);
+}
+
+TEST_CASE("a session with narrow products gives hidden states in that type and norms in the wide one") {
+  Session session(tiny_language_model(), {.products = DType::bf16});
+  const auto inputs = tokens(1, 8, 37, 0);
+  const Graph graph = tiny_language_model();
+  const Uses uses(graph);
+  bool seen = false;
+  for (const Node& node : graph.nodes)
+    if (node.op == "RMSNormalization") {
+      seen = true;
+      session.hook(node.outputs[0], [](const std::string&, const at::Tensor& value) {
+        CHECK(value.scalar_type() == at::kFloat);
+        return at::Tensor();
+      });
+    }
+  CHECK(seen);
+  CHECK(session.run(inputs).at("logits").scalar_type() == at::kBFloat16);
+}
+
+TEST_CASE("blocks that run again in the backward pass give the same gradients, with less memory") {
+  const LanguageModelShape shape{
+      .vocabulary = 37, .width = 64, .heads = 4, .kv_heads = 2, .layers = 6, .hidden = 256, .positions = 64};
+  std::map<bool, std::map<std::string, at::Tensor>> gradients;
+  std::map<bool, std::int64_t> peaks;
+  for (const DType products : {DType::f32, DType::bf16}) {
+    for (const bool recompute : {false, true}) {
+      Session session(tiny_language_model(shape), {.products = products, .recompute = recompute});
+      session.train();
+      const auto inputs = tokens(4, 64, 37, 0);
+      const auto backward = [&] { causal_cross_entropy(session.run(inputs).at("logits"), inputs.at("input_ids")).backward(); };
+      backward();  // gradients exist before the measure starts
+      const MemoryPeak memory;
+      backward();
+      peaks[recompute] = memory.bytes();
+      for (const auto& name : session.trainable()) gradients[recompute][name] = session.parameter(name).grad();
+    }
+    for (const auto& [name, gradient] : gradients[false]) {
+      CAPTURE(name);
+      const at::Tensor& again = gradients[true].at(name);
+      REQUIRE(gradient.defined() == again.defined());
+      // Without gradients a norm is one pass over its rows, with them LibTorch's composite: the last bits differ.
+      const double share = products == DType::f32 ? 1e-5 : 2e-2;
+      if (gradient.defined()) CHECK((gradient - again).norm().item<double>() <= share * gradient.norm().item<double>());
+    }
+    CHECK(peaks[true] < peaks[false] / 2);
+  }
+}
+
+TEST_CASE("residual networks run again, too, and inner values can still be asked for") {
+  const Graph graph = residual_network(8);
+  const auto images = to_aten([] {
+    std::uint64_t seed = 3;
+    return normal({4, 1, 12, 12}, 1, seed);
+  }());
+  std::vector<std::map<std::string, at::Tensor>> gradients;
+  for (const bool recompute : {false, true}) {
+    Session session(graph, {.recompute = recompute});
+    session.train();
+    std::vector<std::string> wanted{"scores"};
+    for (const Node& node : graph.nodes)
+      if (node.op == "Conv") wanted.push_back(node.outputs[0]);
+    const TensorMap values = session.run({{"image", images}}, wanted);
+    at::Tensor sum = values.at("scores").square().sum();
+    for (const auto& name : wanted) sum = sum + values.at(name).square().mean();
+    sum.backward();
+    gradients.emplace_back();
+    for (const auto& name : session.trainable()) gradients.back()[name] = session.parameter(name).grad();
+  }
+  for (const auto& [name, gradient] : gradients[0]) {
+    CAPTURE(name);
+    REQUIRE(gradient.defined() == gradients[1].at(name).defined());
+    if (gradient.defined()) CHECK(gradient.allclose(gradients[1].at(name), 1e-6, 1e-7));
+  }
+}
+
+TEST_CASE("a broken run goes on to the bytes of an unbroken one") {
+  const ScratchFolder folder;
+  int evaluations = 0;
+  const TrainingWatch watch{
+      .heldout = [&] { return 3.0 - 0.1 * ++evaluations; }, .scratch = folder.path, .key = "0123456789abcdef0"};
+  const TrainingOptions options{.steps = 20, .evaluate_every = 4, .resume_every = 3};
+  const Outcome whole = trained({}, options, {.heldout = watch.heldout});
+  evaluations = 0;
+  CHECK_THROWS_WITH(trained({}, options, watch, 16), ContainsSubstring("broken off"));
+  const Outcome resumed = trained({}, options, watch);
+  CHECK(resumed.result.resumed_at == 15);
+  CHECK(resumed.losses == whole.losses);
+  CHECK(resumed.result.tokens == whole.result.tokens);
+  CHECK(resumed.result.heldout.size() == 5);
+  for (const auto& [name, value] : whole.parameters) CHECK(value.equal(resumed.parameters.at(name)));
+  CHECK(std::filesystem::is_empty(folder.path));
+}
+
+TEST_CASE("a state that is damaged, of another run or hostile is not read") {
+  const ScratchFolder folder;
+  const TrainingWatch watch{.scratch = folder.path, .key = "0123456789abcdef0"};
+  const auto file = folder.path / "training-0123456789abcdef";
+  const TrainingOptions options{.steps = 20, .resume_every = 3};
+  const Outcome whole = trained({}, options);
+  const auto break_off = [&] {
+    CHECK_THROWS_AS(trained({}, options, watch, 16), Error);
+    std::ifstream in(file, std::ios::binary);
+    return std::string{std::istreambuf_iterator<char>(in), {}};
+  };
+  const auto refused = [&](const std::string& bytes, const std::string& key = "0123456789abcdef0") {
+    std::ofstream(file, std::ios::binary) << bytes;
+    const Outcome again = trained({}, options, {.scratch = folder.path, .key = key});
+    CHECK(again.result.resumed_at == 0);
+    CHECK(again.losses == whole.losses);
+  };
+  const auto sealed = [](std::string body) {
+    const Digest digest = sha256(body);
+    return body.append(reinterpret_cast<const char*>(digest.bytes.data()), digest.bytes.size());
+  };
+  const std::string good = break_off(), body = good.substr(0, good.size() - 32);
+  const std::string magic = body.substr(0, body.find('\n') + 1);
+  refused("");
+  refused(good.substr(0, good.size() / 2));
+  std::string flipped = good;
+  flipped[flipped.size() / 2] ^= 1;
+  refused(flipped);
+  refused(good, "0123456789abcdef1");
+  refused(sealed(magic + std::string(8, '\xff') + "{}"));
+  refused(sealed(magic + std::string("\2\0\0\0\0\0\0\0", 8) + "{}"));
+  refused(sealed(magic + std::string("\2\0\0\0\0\0\0\0", 8) + "[["));
+  refused(sealed(body.substr(0, body.size() - 4)));
+  std::string steps = body;
+  steps.replace(steps.find("\"step\":15"), 9, "\"step\":16");
+  refused(sealed(steps));
+}
+
+TEST_CASE("training stops when held-out loss rises, and keeps the best parameters") {
+  const ScratchFolder folder;
+  for (const auto& scratch : {std::filesystem::path(), folder.path}) {
+    const std::vector<double> curve{3, 2, 2.5, 2.2, 2.1, 1};
+    std::size_t evaluations = 0;
+    const TrainingWatch watch{.heldout = [&] { return curve.at(evaluations++); }, .scratch = scratch, .key = "fedcba98765432100"};
+    TrainingOptions options{.steps = 30, .evaluate_every = 5, .patience = 3, .keep_best = true};
+    const Outcome best = trained({}, options, watch);
+    CHECK(best.result.stopped_early);
+    CHECK(best.losses.size() == 25);
+    CHECK(best.result.best_step == 10);
+    CHECK(best.result.heldout_after == 2.0);
+    TrainingOptions ten{.steps = 30};
+    int step = 0;
+    // The same schedule, looked at after ten steps.
+    Session session(tiny_language_model());
+    session.train();
+    ten.learning_rate = 1e-2;
+    ten.warmup = 2;
+    std::map<std::string, at::Tensor> after_ten;
+    train_loop(
+        session, ten,
+        [&](std::int64_t at, std::int64_t) {
+          if (step++ == 10)
+            for (const auto& name : session.trainable()) after_ten[name] = session.parameter(name).detach().clone();
+          return tokens(2, 16, 37, at % 4);
+        },
+        [&](const TensorMap& inputs) { return causal_cross_entropy(session.run(inputs).at("logits"), inputs.at("input_ids")); },
+        nullptr);
+    for (const auto& [name, value] : best.parameters) CHECK(value.equal(after_ten.at(name)));
+  }
+  CHECK_THROWS_WITH(trained({}, {.steps = 3, .patience = 2}), ContainsSubstring("patience needs held-out evaluations"));
+  CHECK_THROWS_WITH(trained({}, {.steps = 3, .keep_best = true}), ContainsSubstring("keep = \"best\""));
+  CHECK_THROWS_WITH(trained({}, {.steps = 3, .evaluate_every = 2}), ContainsSubstring("nothing to evaluate on"));
 }

@@ -1,0 +1,16 @@
+#pragma once
+#include <cstdint>
+
+namespace espalier::test {
+
+/// Counts the bytes that LibTorch's CPU allocator hands out while it lives: the highest sum at one time above what was there at the
+/// start. One at a time.
+class MemoryPeak {
+ public:
+  MemoryPeak();
+  ~MemoryPeak();
+  MemoryPeak(const MemoryPeak&) = delete;
+  std::int64_t bytes() const;
+};
+
+}  // namespace espalier::test
