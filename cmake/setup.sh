@@ -197,7 +197,8 @@ build() {
   cd "$ESPALIER_ROOT" || exit 2
   log=$ESPALIER_ROOT/build/configure.log
   mkdir -p "$ESPALIER_ROOT/build"
-  if [ ! -e "$build_folder/build.ninja" ]; then
+  # Configured anew, too, when the pins have changed: the cache names the folder of the dependencies.
+  if [ ! -e "$build_folder/build.ninja" ] || [ "$(sed -n 's/^ESPALIER_DEPS:[A-Z]*=//p' "$build_folder/CMakeCache.txt" 2>/dev/null)" != "$deps" ]; then
     cmake --preset release -DESPALIER_DEPS="$deps" >"$log" 2>&1 || { tail -n 30 "$log" >&2; stop "cmake failed (whole log: build/configure.log)"; }
   fi
   case ${1-} in "" | -*) ;; *) set -- --target "$@" ;; esac
