@@ -1,7 +1,6 @@
 #include "run/head.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
@@ -74,7 +73,7 @@ at::Tensor Walk::chunk(std::int64_t first, std::int64_t count, bool grad) {
     wanted = at::log_softmax(wanted, 1);
     at::Tensor likely = wanted.exp();
     wanted.sub_(logs).mul_(likely);
-    soft += wanted.sum(at::kDouble).item<double>() * temperature * temperature / positions;
+    soft += wanted.sum(1).sum(at::kDouble).item<double>() * temperature * temperature / positions;
     if (grad) {
       logs.exp_().sub_(likely).mul_(targets->soft * temperature / positions);
       out = out.defined() ? out.add_(logs) : logs;
@@ -89,7 +88,7 @@ struct Loss : torch::autograd::Function<Loss> {
                             std::int64_t step, bool to_hidden, bool to_weight) {
     const std::int64_t positions = hidden.size(0);
     at::Tensor of_hidden, of_weight;
-    if (to_hidden) of_hidden = at::empty(hidden.sizes(), hidden.options());
+    if (to_hidden) of_hidden = at::zeros(hidden.sizes(), hidden.options());
     // Laid out as the leaf is, so that it becomes the leaf's gradient without a copy.
     const bool tied = !walk->weight.is_contiguous();
     if (to_weight) of_weight = at::zeros(tied ? weight.t().sizes() : weight.sizes(), weight.options());

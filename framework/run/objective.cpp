@@ -66,7 +66,7 @@ class NextToken final : public Objective {
   }
   WeightedLoss weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,
                         double soft_weight, double temperature) const override {
-    if (head_) {
+    if (head_ && hard_weight + soft_weight > 0) {
       HeadTargets targets{.hard = hard_weight, .soft = soft_weight, .temperature = temperature};
       if (hard_weight > 0) targets.labels = next_tokens(batch.at("input_ids"));
       if (soft_weight > 0) find_teacher(teacher, targets);

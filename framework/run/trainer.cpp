@@ -227,6 +227,7 @@ void TrainerComponent::run(Context& context) {
     context.figure("heldout_loss_best", heldout_at(result, result.best_step));
     context.detail("curve.heldout", points(result.heldout));
   }
+  if (result.resumed_at > 0) context.figure("resumed_at", static_cast<double>(result.resumed_at));
   context.figure("steps_taken", static_cast<double>(result.losses.size()));
   context.figure("tokens", static_cast<double>(result.tokens));
   if (result.seconds > 0) context.figure("tokens_per_second", static_cast<double>(result.tokens) / result.seconds);

@@ -142,7 +142,7 @@ TEST_CASE("finetuning in bf16 and with checkpointed blocks learns as plain finet
     context.run("distiller/finetune", parameters, inputs);
     return context.figures.at("heldout_loss_after");
   };
-  const double plain = after({});
+  const double plain = after(Json::object());
   CHECK_THAT(after({{"checkpoint", true}}), WithinRel(plain, 1e-3));
   const double narrow = after({{"precision", "bf16"}});
   CHECK_THAT(narrow, WithinRel(plain, 0.05));

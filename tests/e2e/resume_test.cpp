@@ -1,0 +1,169 @@
+// Training that is killed with the whole program: the next run goes on, and ends with the bytes of an unbroken one.
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <catch2/catch_test_macros.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <thread>
+
+#include "e2e/tiny_model.h"
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+namespace {
+
+constexpr const char* recipe = R"([recipe]
+name = "resume"
+seed = 3
+
+[stages.base]
+use            = "source/onnx"
+path           = "model.onnx"
+task           = "causal-lm"
+tokenizer_file = "tokenizer.json"
+
+[stages.corpus]
+use       = "source/text"
+files     = ["train.txt"]
+tokenizer = "@base.tokenizer"
+sequence  = 48
+
+[stages.tuned]
+use            = "distiller/finetune"
+model          = "@base"
+data           = "@corpus"
+steps          = 400
+batch          = 8
+resume_every   = 20
+)";
+
+std::string text_of(const fs::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(file).rdbuf();
+  return text.str();
+}
+
+class Folder {
+ public:
+  Folder() {
+    std::string pattern = (fs::temp_directory_path() / "espalier-resume-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()));
+    path = pattern;
+    espalier::test::write_tiny_model(path);
+    std::ofstream(path / "recipe.toml") << recipe;
+  }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path, ignored);
+  }
+  fs::path path;
+};
+
+/// `espalier run recipe.toml` with a store of its own, in a process group of its own.
+class Run {
+ public:
+  Run(const Folder& folder, const std::string& store) : out_(folder.path / (store + ".out")), err_(folder.path / (store + ".err")) {
+    const char* build = std::getenv("ESPALIER_BUILD");
+    REQUIRE(build);
+    std::vector<std::string> words{
+        std::string(build) + "/bin/espalier", "run", (folder.path / "recipe.toml").string(), "--json", "-v", "--store",
+        (folder.path / store).string()};
+    std::vector<char*> arguments;
+    for (std::string& word : words) arguments.push_back(word.data());
+    arguments.push_back(nullptr);
+    posix_spawn_file_actions_t actions;
+    ::posix_spawn_file_actions_init(&actions);
+    ::posix_spawn_file_actions_addopen(&actions, 1, out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    ::posix_spawn_file_actions_addopen(&actions, 2, err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    posix_spawnattr_t attributes;
+    ::posix_spawnattr_init(&attributes);
+    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);
+    const int error = ::posix_spawn(&pid_, arguments[0], &actions, &attributes, arguments.data(), environ);
+    ::posix_spawn_file_actions_destroy(&actions);
+    ::posix_spawnattr_destroy(&attributes);
+    REQUIRE(error == 0);
+  }
+  ~Run() {
+    if (pid_ > 0) kill();
+  }
+  /// The program and what it started; the stage's process, too.
+  void kill() {
+    ::kill(-pid_, SIGKILL);
+    wait();
+  }
+  int wait() {
+    int status = 0;
+    ::waitpid(pid_, &status, 0);
+    pid_ = -1;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+  }
+  Json stage() const {
+    for (const Json& stage : Json::parse(text_of(out_)).at("stages"))
+      if (stage.at("name") == "tuned") return stage;
+    return {};
+  }
+  std::string errors() const { return text_of(err_); }
+
+ private:
+  fs::path out_, err_;
+  pid_t pid_ = -1;
+};
+
+/// Steps of the state that lies in the store, or -1.
+long steps_on_disk(const fs::path& store) {
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator(store / "tmp", error)) {
+    const std::string name = entry.path().filename().string();
+    if (name.rfind("training-", 0) != 0 || name.find('.') != std::string::npos) continue;
+    std::string head(1 << 16, '\0');
+    std::ifstream in(entry.path(), std::ios::binary);
+    in.read(head.data(), static_cast<std::streamsize>(head.size()));
+    if (const auto at = head.find("\"step\":"); at != std::string::npos) return std::atol(head.c_str() + at + 7);
+  }
+  return -1;
+}
+
+}  // namespace
+
+TEST_CASE("training that is killed with kill -9 repeats little and ends with the digest of an unbroken run") {
+  const Folder folder;
+  Run whole(folder, "whole");
+  REQUIRE(whole.wait() == 0);
+  const Json expected = whole.stage();
+
+  long reached = -1;
+  {
+    Run broken(folder, "broken");
+    for (int i = 0; i < 6000 && reached < 320; ++i) {  // at 80 % of the steps
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      reached = std::max(reached, steps_on_disk(folder.path / "broken"));
+    }
+    INFO(broken.errors());
+    REQUIRE(reached >= 320);
+    broken.kill();
+  }
+  // The stage's process dies with its host; until then it may still write.
+  for (int i = 0; i < 100; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  reached = steps_on_disk(folder.path / "broken");
+  REQUIRE(reached >= 320);
+
+  Run again(folder, "broken");
+  const int code = again.wait();
+  INFO(again.errors());
+  REQUIRE(code == 0);
+  const Json got = again.stage();
+  CHECK(got.at("outputs").at("model").at("digest") == expected.at("outputs").at("model").at("digest"));
+  CHECK(got.at("figures").at("resumed_at") == reached);
+  CHECK(got.at("figures").at("loss_last") == expected.at("figures").at("loss_last"));
+  CHECK_FALSE(expected.at("figures").contains("resumed_at"));
+  CHECK(steps_on_disk(folder.path / "broken") == -1);  // nothing stays behind
+}
