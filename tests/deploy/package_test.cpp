@@ -3,9 +3,11 @@
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/equal.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/max.h>
 #include <ATen/ops/mean.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/sub.h>
 
@@ -257,7 +259,12 @@ TEST_CASE("a model that is no language model is packaged as it is") {
   const fs::path folder = tiny.workshop.lay_out(package);
   CHECK(read_onnx(folder / "model.onnx").inputs.size() == 1);
   CHECK(exit_code(code_of([&] { tiny.open(backend, folder); })) == 2);
-  CHECK(exit_code(code_of([&] { tiny.workshop.run("evaluator/latency", {{"package", package}}); })) == 2);
+  CHECK(exit_code(code_of([&] {
+          tiny.workshop.run("evaluator/perplexity", {{"package", package}, {"data", tiny.heldout}});
+        })) == 2);
+  const ComponentHandle handle = tiny.workshop.component(backend);
+  const auto model = handle.as<Runtime>().open_model(folder, {2, false});
+  CHECK(model->run({{"image", at::ones({1, 6})}}).at("classes").allclose(at::full({1, 2}, 3.0)));
 }
 
 TEST_CASE("what a runtime cannot load is refused when it is packaged") {

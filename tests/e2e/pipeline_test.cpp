@@ -137,7 +137,7 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
     CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("class=curve"));
     CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("widths before and after"));
 
-    for (const char* part : {"Candidate, control, original", "class=flame", "against", "Control"})
+    for (const char* part : {"Candidate, control, original", "class=flame", "Against control", "Against original"})
       CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring(part));
     const Call listed = shop.call("report " + quoted(shop.recipe().string()) + " --json --out " + quoted(page.string()));
     REQUIRE(listed.code == 0);
