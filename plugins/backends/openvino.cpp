@@ -453,7 +453,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": ["openvino"]},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 1.5e8, "memory_per_byte": 3, "output_per_byte": 1.05}
+    "estimate": {"memory": "max(2e8, 3.1 * model.bytes)",
+                 "seconds": "0.9 + model.bytes / 2.2e8",
+                 "memory_base": 1.5e8, "memory_per_byte": 3, "output_per_byte": 1.05}
   } ] })json",
                 ESPALIER_COMPONENT("backend/openvino", OpenVino));
 

@@ -60,7 +60,9 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_WINDOW_PARAMETERS R"json(    ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": false,
-    "estimate": {"memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
+    "estimate": {"memory": "if(package.bytes, 5.4e8 + 2 * package.bytes, 3.6e8 + model.bytes)",
+                 "seconds": "2 + if(limit, min(limit, data.count), data.count) * data.sequence * 2 * (model.macs + package.macs) / (0.6 * machine.flops)",
+                 "memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/perplexity", Perplexity));
 

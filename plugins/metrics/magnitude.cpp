@@ -108,7 +108,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory_base": 5e8, "memory_per_byte": 1.2, "output_per_byte": 0.01}
+    "estimate": {"memory": "2e8 + 1.2 * model.bytes",
+                 "seconds": "1 + 4 * model.bytes / machine.bandwidth",
+                 "memory_base": 5e8, "memory_per_byte": 1.2, "output_per_byte": 0.01}
   }]
 })json",
                 ESPALIER_COMPONENT("metric/magnitude", Magnitude));

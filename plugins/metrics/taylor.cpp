@@ -162,7 +162,9 @@ ESPALIER_PLUGIN(R"json({
       {"name": "absolute", "type": "string", "default": "pass", "choices": ["pass", "data"], "help": "take the absolute value of every pass and add them up, or of the sum over all data"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 0.01}
+    "estimate": {"memory": "2e8 + 1.2 * model.bytes + batch * data.sequence * model.activation_bytes",
+                 "seconds": "1 + min(samples, data.count) * data.sequence * 6 * model.macs / (0.75 * machine.flops)",
+                 "memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 0.01}
   }]
 })json",
                 ESPALIER_COMPONENT("metric/taylor", Taylor));

@@ -41,7 +41,9 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_COMPENSATION_PARAMETERS R"json(
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}
+    "estimate": {"memory": "max(metric.memory, 3e8 + 1.2 * model.bytes)",
+                 "seconds": "metric.seconds + 2 + if(compensate, min(compensation_samples, data.count) * data.sequence * 4 * model.macs / (0.75 * machine.flops), 0)",
+                 "memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}
   }]
 })json",
                 ESPALIER_COMPONENT("pruner/channels", ChannelPruner));

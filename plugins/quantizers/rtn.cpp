@@ -322,7 +322,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
+    "estimate": {"outputs": {"model": {"bytes": "model.bytes * bits / 32"}}, "memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
   }]
 })json",
                 ESPALIER_COMPONENT("quantizer/rtn", RoundToNearest));

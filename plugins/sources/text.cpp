@@ -150,7 +150,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": true, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory_base": 1e8, "memory_per_byte": 6, "output_per_byte": 1.5}
+    "estimate": {"memory": "1e8 + 6 * files.bytes",
+                 "seconds": "0.2 + files.bytes / 4e6",
+                 "memory_base": 1e8, "memory_per_byte": 6, "output_per_byte": 1.5}
   }]
 })json",
                 ESPALIER_COMPONENT("source/text", TextSource));

@@ -190,3 +190,21 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
     CHECK(with_status(fresh, "ran").contains("optimized"));
   }
 }
+
+TEST_CASE("a plan can be estimated before anything but its sources has run") {
+  const Workshop shop;
+  const Call planned = shop.call("plan " + quoted(shop.recipe().string()) + " --estimate --json");
+  INFO(planned.out << shop.errors());
+  REQUIRE(planned.code == 0);
+  std::map<std::string, Json> stages;
+  const Json plan = Json::parse(planned.out);
+  for (const Json& stage : plan["stages"]) stages[stage["name"]] = stage;
+  for (const char* source : {"base", "corpus", "heldout"}) CHECK(stages.at(source)["status"] == "hit");
+  for (const char* stage : {"tuned", "pruned", "heads", "distilled", "package", "quality"}) {
+    INFO(stage);
+    CHECK(stages.at(stage)["status"] != "hit");
+    REQUIRE(stages.at(stage)["seconds"].is_number());
+    CHECK(stages.at(stage)["seconds"].get<double>() > 0);
+    CHECK(stages.at(stage)["memory_bytes"].get<double>() > 1e8);
+  }
+}
