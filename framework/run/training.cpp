@@ -137,6 +137,7 @@ class Run {
   std::int64_t save_every_, resumed_at_ = 0, without_gain_ = 0;
   bool saving_, stopped_ = false;
   Clock::time_point saved_ = Clock::now();
+  double save_seconds_ = 0;  ///< what writing the last state took
 };
 
 void Run::resume() {
@@ -177,8 +178,13 @@ void Run::step(const std::function<TensorMap(std::int64_t step, std::int64_t pas
   state_.seconds += since(start);
   report(mean);
   if (options_.evaluate_every > 0 && (state_.step % options_.evaluate_every == 0 || state_.step == options_.steps)) evaluate();
-  // A state that would save two seconds of work is not worth its writing, unless the recipe asked.
-  if (saving_ && unfinished() && state_.step % save_every_ == 0 && (options_.resume_every > 0 || since(saved_) > 2)) save();
+  // A state that would save two seconds of work, or ten times its own writing, is not worth it, unless the recipe asked.
+  const bool worth = options_.resume_every > 0 || since(saved_) > std::max(2.0, 10 * save_seconds_);
+  if (saving_ && unfinished() && state_.step % save_every_ == 0 && worth) {
+    const auto start = std::chrono::steady_clock::now();
+    save();
+    save_seconds_ = since(start);
+  }
 }
 
 void Run::report(double mean) {
