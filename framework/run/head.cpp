@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "run/precision.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -175,20 +176,26 @@ at::Tensor HeadValues::logits() const { return hidden.matmul(across(weight, tran
 
 HeadLoss head_loss(const HeadValues& student, const HeadTargets& targets, std::int64_t positions) {
   check(student, targets);
-  const at::Tensor hidden = flat(student.hidden), weight = across(student.weight, student.transposed);
   const bool grad = c10::GradMode::is_enabled();
-  const auto type = hidden.scalar_type();
+  const auto type = student.hidden.scalar_type();
+  // Without kernels for bf16, rounded operands are multiplied in f32.
+  const auto product = [&](const at::Tensor& value) {
+    return type == at::kBFloat16 && !has_bf16_kernels() ? value.to(type).to(at::kFloat) : value.to(type);
+  };
+  const at::Tensor hidden = product(flat(student.hidden)), weight = across(student.weight, student.transposed);
   Walk walk;
   walk.targets = &targets;
   walk.hidden = hidden.detach();
-  walk.weight = weight.detach().to(type);
+  walk.weight = product(weight.detach());
   walk.wide = type == at::kDouble ? at::kDouble : at::kFloat;
   if (targets.hard > 0) walk.counted = std::max<std::int64_t>(targets.labels.ge(0).sum().item<std::int64_t>(), 1);
   if (targets.soft > 0 && targets.teacher_logits.defined()) {
     walk.teacher.logits = flat(targets.teacher_logits.detach());
   } else if (targets.soft > 0) {
-    walk.teacher.hidden = flat(targets.teacher.hidden.detach());
-    walk.teacher.weight = across(targets.teacher.weight.detach(), targets.teacher.transposed).to(walk.teacher.hidden.scalar_type());
+    const at::Tensor matrix = across(targets.teacher.weight.detach(), targets.teacher.transposed);
+    const bool narrow = targets.teacher.hidden.scalar_type() == at::kBFloat16;
+    walk.teacher.hidden = narrow ? product(flat(targets.teacher.hidden.detach())) : flat(targets.teacher.hidden.detach());
+    walk.teacher.weight = narrow ? product(matrix) : matrix.to(walk.teacher.hidden.scalar_type());
   }
   if (positions <= 0) {  // pieces of about one size
     const std::int64_t pieces = (hidden.size(0) * student.vocabulary() + chunk_elements - 1) / chunk_elements;

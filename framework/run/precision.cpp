@@ -17,4 +17,12 @@ Operands operands_of(const Node& node) {
   return any.contains(node.op) ? Operands::any : Operands::wide;
 }
 
+bool has_bf16_kernels() {
+#if defined(__x86_64__)
+  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#else
+  return true;
+#endif
+}
+
 }  // namespace espalier

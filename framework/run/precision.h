@@ -11,4 +11,8 @@ enum class Operands {
 };
 Operands operands_of(const Node& node);
 
+/// Whether this processor has kernels for products of bf16: oneDNN's need AVX-512 (BW, DQ, VL). Elsewhere LibTorch falls back to
+/// loops that take fifteen times as long as f32 products.
+bool has_bf16_kernels();
+
 }  // namespace espalier

@@ -135,6 +135,10 @@ struct Session::Impl {
   at::Tensor accept(const Value& declared, const at::Tensor& given) const;
   std::vector<at::Tensor> execute(const Step& step, const std::vector<at::Tensor>& inputs) const;
   bool mixed() const { return options.products != DType::undefined && options.products != options.compute; }
+  bool is_narrow(const at::Tensor& value) const { return value.scalar_type() == scalar_type(options.products); }
+  bool emulates(const Step& step) const {
+    return mixed() && options.products == DType::bf16 && options.emulate_bf16 && step.operands == Operands::narrow;
+  }
   at::Tensor narrow(int slot, const at::Tensor& value);
   std::vector<bool> carrying(const Plan& plan) const;
   void find_stretches(Plan& plan) const;
@@ -215,7 +219,15 @@ std::vector<bool> Session::Impl::constant_slots() const {
 std::vector<at::Tensor> Session::Impl::execute(const Step& step, const std::vector<at::Tensor>& inputs) const {
   std::vector<at::Tensor> outputs;
   try {
-    outputs = step.run(RunView{graph, *step.node, inputs, compute});
+    if (emulates(step)) {
+      std::vector<at::Tensor> rounded;
+      for (const at::Tensor& input : inputs) rounded.push_back(input.defined() && is_narrow(input) ? input.to(compute) : input);
+      outputs = step.run(RunView{graph, *step.node, rounded, compute});
+      for (at::Tensor& output : outputs)
+        if (output.defined() && output.scalar_type() == compute) output = output.to(scalar_type(options.products));
+    } else {
+      outputs = step.run(RunView{graph, *step.node, inputs, compute});
+    }
   } catch (const c10::Error& error) {
     rethrow(*step.node, inputs, error);
   }
@@ -363,7 +375,7 @@ void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end
     const auto at = static_cast<std::size_t>(slot);
     const at::Tensor& value = values[at];
     if (!mixed() || !value.defined() || !value.is_floating_point() || step.operands == Operands::any) return value;
-    if (step.operands == Operands::wide) return value.scalar_type() == scalar_type(options.products) ? value.to(compute) : value;
+    if (step.operands == Operands::wide) return is_narrow(value) ? value.to(compute) : value;
     if (value.scalar_type() != compute) return value;
     if (!low[at].defined()) low[at] = narrow(slot, value);
     return low[at];

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "run/precision.h"
 #include "run/tensor.h"
 
 namespace espalier {
@@ -16,6 +17,8 @@ struct SessionOptions {
   /// Type of products (MatMul, Gemm, Conv, Attention) and of what only passes their results on (run/precision.h); undefined: as
   /// `compute`. Parameters stay in `compute`, and so do their gradients. A value that only products read is returned in this type.
   DType products = DType::undefined;
+  /// Products of bf16 are computed in f32 from rounded operands, and rounded again: where no kernels exist (precision.h).
+  bool emulate_bf16 = !has_bf16_kernels();
   /// Repeated stretches keep only their inputs for the backward pass and run again in it (run/recompute.h); not while a hook is
   /// set. The session must then live until the backward pass is over.
   bool recompute = false;

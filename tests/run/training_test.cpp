@@ -264,6 +264,29 @@ TEST_CASE("products in bf16 learn as f32 does; parameters stay f32") {
   for (const auto& [name, value] : narrow.parameters) CHECK(value.scalar_type() == at::kFloat);
 }
 
+TEST_CASE("without kernels for bf16 the same rounding is computed in f32") {
+  std::map<bool, TensorMap> answers;
+  std::map<bool, at::Tensor> gradients;
+  const Graph graph = tiny_language_model();
+  for (const bool emulate : {false, true}) {
+    Session session(graph, {.products = DType::bf16, .emulate_bf16 = emulate});
+    const std::string name = session.train().front();
+    const auto inputs = tokens(2, 8, 37, 0);
+    answers[emulate] = session.run(inputs);
+    causal_cross_entropy(answers[emulate].at("logits"), inputs.at("input_ids")).backward();
+    gradients[emulate] = session.parameter(name).grad().clone();
+  }
+  const at::Tensor &native = answers[false].at("logits"), &emulated = answers[true].at("logits");
+  CHECK(emulated.scalar_type() == at::kBFloat16);
+  const at::Tensor wide = Session(graph).run(tokens(2, 8, 37, 0)).at("logits");
+  const auto distance = [&](const at::Tensor& a, const at::Tensor& b) {
+    return (a.to(at::kFloat) - b.to(at::kFloat)).norm().item<double>();
+  };
+  CHECK(distance(emulated, native) <= 0.02 * wide.norm().item<double>());
+  CHECK(distance(emulated, wide) > 0);  // it does round
+  CHECK(distance(gradients[true], gradients[false]) <= 0.05 * gradients[false].norm().item<double>());
+}
+
 TEST_CASE("a session with narrow products gives hidden states in that type and norms in the wide one") {
   Session session(tiny_language_model(), {.products = DType::bf16});
   const auto inputs = tokens(1, 8, 37, 0);
