@@ -17,14 +17,26 @@
 #include <string_view>
 
 #include "formats/gguf.h"
+#include "formats/safetensors.h"
 #include "run/head.h"
 #include "run/session.h"
 #include "run/training.h"
+#include "sdk/artifact.h"
 #include "sdk/error.h"
 
 using namespace espalier;
 
 namespace {
+
+/// The graph with its weights mapped from a file, as a stage has them from the store.
+Graph model(const char* gguf, const std::filesystem::path& folder) {
+  Graph graph = import_gguf(gguf).graph;
+  const auto file = folder / "weights.safetensors";
+  const MappedFile mapped(file);
+  for (auto& [name, tensor] : parse_safetensors(mapped.bytes(), mapped.owner(), file.string()))
+    graph.initializers.at(name) = tensor;
+  return graph;
+}
 
 void train(const Graph& graph, const std::filesystem::path& folder, SessionOptions how, std::int64_t steps) {
   const Json settings = Json::parse(std::ifstream(folder / "settings.json"));
@@ -77,7 +89,7 @@ int main(int count, char** arguments) try {
   at::set_num_threads(2);
   SessionOptions how{.recompute = std::string_view(arguments[4]) == "checkpoint"};
   if (std::string_view(arguments[3]) == "bf16") how.products = DType::bf16;
-  train(import_gguf(arguments[1]).graph, arguments[2], how, count > 5 ? std::atoll(arguments[5]) : 5);
+  train(model(arguments[1], arguments[2]), arguments[2], how, count > 5 ? std::atoll(arguments[5]) : 5);
   return 0;
 } catch (const Error& error) {
   std::fprintf(stderr, "%s\n", error.what());

@@ -14,6 +14,7 @@
 #include "run/op.h"
 #include "run/precision.h"
 #include "run/recompute.h"
+#include "sdk/artifact.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -456,6 +457,8 @@ std::vector<std::string> Session::train(const std::vector<std::string>& names) {
         std::find(self.trainable.begin(), self.trainable.end(), name) != self.trainable.end())
       continue;
     value = value.detach().clone(at::MemoryFormat::Contiguous).set_requires_grad(true);
+    const Tensor& source = self.graph.initializers.at(name);
+    MappedFile::release(source.owner, source.bytes);  // the copy is what counts now
     self.trainable.push_back(name);
   }
   self.forget();

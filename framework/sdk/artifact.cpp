@@ -88,6 +88,15 @@ Artifact Artifact::parse(std::string_view manifest) {
   return artifact;
 }
 
+namespace {
+
+struct Unmap {
+  std::size_t size;
+  void operator()(const void* address) const { ::munmap(const_cast<void*>(address), size); }
+};
+
+}  // namespace
+
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const auto fail = [&](const char* what, int error) {
     throw Error(ErrorCode::resource, std::string(what) + ": " + std::strerror(error), path.string());
@@ -109,8 +118,17 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   const int error = errno;
   ::close(fd);
   if (address == MAP_FAILED) fail("cannot be mapped", error);
-  owner_ = std::shared_ptr<const void>(address, [size](const void* p) { ::munmap(const_cast<void*>(p), size); });
+  owner_ = std::shared_ptr<const void>(address, Unmap{size});
   bytes_ = {static_cast<const std::byte*>(address), size};
+}
+
+void MappedFile::release(const std::shared_ptr<const void>& owner, std::span<const std::byte> bytes) {
+  // The deleter tells a mapping from memory that would be lost.
+  if (!owner || !std::get_deleter<Unmap>(owner)) return;
+  const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::uintptr_t begin = (first + page - 1) / page * page, end = (first + bytes.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace espalier

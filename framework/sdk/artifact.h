@@ -54,6 +54,10 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return bytes_; }
   std::shared_ptr<const void> owner() const { return owner_; }
 
+  /// Gives the whole pages of `bytes` back to the system when `owner` is a mapping: they no longer count as this process's memory
+  /// and are read again when touched. Does nothing for other owners.
+  static void release(const std::shared_ptr<const void>& owner, std::span<const std::byte> bytes);
+
  private:
   std::shared_ptr<const void> owner_;
   std::span<const std::byte> bytes_;

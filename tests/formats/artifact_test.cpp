@@ -25,7 +25,37 @@ Graph large_graph() {
   return graph;
 }
 
+/// Bytes of mapped files that count as this process's memory.
+std::int64_t resident_of_files() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssFile:")) return std::stoll(line.substr(8)) * 1024;
+  return -1;
+}
+
 }  // namespace
+
+TEST_CASE("pages of a mapping are given back and read again and other memory stays as it is") {
+  const abuse::Folder folder;
+  const abuse::Bytes content(std::size_t{16} << 20, std::byte{3});
+  abuse::write_file(folder / "large", content);
+  const MappedFile mapped(folder / "large");
+  const auto sum = [](std::span<const std::byte> bytes) {
+    std::size_t total = 0;
+    for (std::byte byte : bytes) total += std::to_integer<std::size_t>(byte);
+    return total;
+  };
+  CHECK(sum(mapped.bytes()) == content.size() * 3);
+  const std::int64_t before = resident_of_files();
+  MappedFile::release(mapped.owner(), mapped.bytes());
+  CHECK(resident_of_files() < before - (std::int64_t{12} << 20));
+  CHECK(sum(mapped.bytes()) == content.size() * 3);
+
+  const auto owned = std::make_shared<const std::vector<std::byte>>(std::size_t{1} << 20, std::byte{7});
+  MappedFile::release(owned, *owned);
+  CHECK(sum(*owned) == owned->size() * 7);
+  MappedFile::release(nullptr, {});
+}
 
 TEST_CASE("a model artifact gives the graph back, and unchanged tensors cost nothing") {
   const abuse::Folder folder;
