@@ -13,12 +13,13 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// Digits for the script, in its file's form: ten blocks that are lit one a class.
+/// Digits for the script, in its file's form: stripes of five slopes and two widths.
 void write_digits(const fs::path& file) {
   std::ofstream out(file);
   for (int i = 0; i < 300; ++i) {
     const int label = i % 10;
-    for (int p = 0; p < 64; ++p) out << (p / 6 == label ? 16 - i % 3 : (i + p) % 4) << ',';
+    for (int p = 0; p < 64; ++p)
+      out << ((p % 8 * (label % 5 - 2) + p / 8 * 2) / (label < 5 ? 2 : 4) % 2 == 0 ? 16 - i % 3 : (i + p) % 4) << ',';
     out << label << '\n';
   }
 }
@@ -35,24 +36,26 @@ TEST_CASE("the CNN recipe's script makes a network that learns its digits") {
   write_digits(digits);
   REQUIRE(run("gzip -n " + digits.string()) == 0);
   const std::string call =
-      std::string(python) + " " + script.string() + " " + (folder.path() / "out").string() + " --width 8 --digits ";
+      std::string(python) + " " + script.string() + " " + (folder.path() / "out").string() + " --width 8 --field 16 --digits ";
   // The script has the model checked by onnx.checker, fully.
   REQUIRE(run(call + digits.string() + ".gz >/dev/null") == 0);
   CHECK(run(call + "/nowhere.csv.gz 2>/dev/null") != 0);
+  CHECK(run(call + digits.string() + ".gz --field 8 2>/dev/null") != 0);
 
   TestContext context(folder);
   const auto file = [&](const char* name) { return (folder.path() / "out" / name).string(); };
   context.run("source/onnx", {{"path", file("model.onnx")}, {"task", "image-classification"}});
   const auto model = context.outputs.at("model");
-  const auto data = [&](const char* part) {
-    context.run("source/arrays", {{"files", {file("images.npy")}}, {"labels", file("labels.npy")}, {"part", part}, {"share", 0.3}});
+  const auto data = [&](const std::string& part) {
+    context.run("source/arrays",
+                {{"files", {file((part + "-images.npy").c_str())}}, {"labels", file((part + "-labels.npy").c_str())}});
     return context.outputs.at("data");
   };
   const auto train = data("train"), heldout = data("heldout");
-  context.run("distiller/finetune", {{"steps", 80}, {"batch", 16}, {"learning_rate", 0.005}}, {{"model", model}, {"data", train}});
+  context.run("distiller/finetune", {{"steps", 160}, {"batch", 16}, {"learning_rate", 0.005}}, {{"model", model}, {"data", train}});
   const auto tuned = context.outputs.at("model");
   context.run("evaluator/accuracy", Json::object(), {{"model", tuned}, {"baseline", model}, {"data", heldout}});
   CHECK(context.figures.at("accuracy") > 0.8);
   CHECK(context.figures.at("accuracy_drop_points") < -40);
-  CHECK(context.figures.at("examples") == 90);
+  CHECK(context.figures.at("examples") == 180);
 }
