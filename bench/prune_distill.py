@@ -1,8 +1,9 @@
-"""A cut of 20 % of the FFN channels and its repair by distillation: this project's recipe against the same in plain PyTorch.
+"""A cut of 20 % of the FFN channels and its repair by distillation: this project's recipe against the same in plain PyTorch, and with
+Torch-Pruning on transformers' model (needs both packages).
 
-python bench/prune_distill.py --train TEXT --text TEXT [--steps N] [--only ours|torch]
+python bench/prune_distill.py --train TEXT --text TEXT [--steps N] [--only ours torch torch-pruning]
 
-Prints both sides' seconds, peak memory and perplexity (39 windows of 512 tokens), and the ratios ours / PyTorch. The PyTorch side is
+Prints each side's seconds, peak memory and perplexity (39 windows of 512 tokens), and the ratios. The PyTorch side is
 what a person would write: eager, AdamW with warm-up and cosine, KL at temperature 1 plus 0.2 cross-entropy; bf16 autocast where the
 processor has kernels for it, else f32, which is then many times faster.
 """
@@ -39,29 +40,23 @@ def has_bf16():
     return {"avx512bw", "avx512dq", "avx512vl"} <= set(flags)
 
 
-def plain(folder, steps):
-    """In a process of its own: prints one line of JSON."""
-    import numpy as np
+def spread(windows, count=16):
+    return [windows[i:i + 1] for i in list(range(0, len(windows), max(1, len(windows) // count)))[:count]]
+
+
+def cut_plain(folder, windows):
+    """Scores |Σ w·∂L/∂w| over each column of the down projections, the least of all layers go. Returns teacher, student, parameters."""
     import torch
     from torch.nn import functional
     from torch_llama import Llama, read_onnx
-    torch.set_num_threads(2)
-    torch.manual_seed(0)
     weights, shape = read_onnx(f"{folder}/base")
-    windows = {part: torch.from_numpy(np.fromfile(f"{folder}/{part}/tokens.i32", "<i4").astype(np.int64)).view(-1, 512)
-               for part in ("corpus", "test")}
-    begin = time.time()
     teacher = Llama({name: w for name, w in weights.items()}, **shape)
     student = Llama({name: w.clone() for name, w in weights.items()}, **shape)
     down = [f"model.layers.{i}.mlp.down_proj.weight" for i in range(student.layers)]
-
-    # Scores: |Σ w·∂L/∂w| over each column of the down projections, 16 windows.
     for name in down:
         student.weights[name].requires_grad_(True)
     scores = [torch.zeros(student.weights[name].shape[1]) for name in down]
-    spread = range(0, len(windows["corpus"]), max(1, len(windows["corpus"]) // 16))
-    for i in list(spread)[:16]:
-        ids = windows["corpus"][i:i + 1]
+    for ids in spread(windows):
         logits = student(ids)
         functional.cross_entropy(logits[0, :-1], ids[0, 1:]).backward()
         for k, name in enumerate(down):
@@ -77,10 +72,66 @@ def plain(folder, steps):
             full = name.replace("down_proj", part)
             student.weights[full] = student.weights[full].detach()[kept].clone()
         student.weights[name] = student.weights[name].detach()[:, kept].clone()
-    trained = [w.requires_grad_(True) for name, w in student.weights.items() if w.is_floating_point() and not name.startswith("rotary")]
+    trained = [w.requires_grad_(True) for name, w in student.weights.items() if name.startswith(("model.", "lm_head."))]
+    return teacher, student, trained
+
+
+def cut_torch_pruning(folder, windows):
+    """Torch-Pruning's Taylor importance, global, on the FFN; of its two usual normalisations the one whose cut has the lower loss."""
+    import copy
+    import torch
+    import torch_pruning
+    from torch.nn import functional
+    from torch_llama import transformers_llama
+    model = transformers_llama(f"{folder}/base")
+    answers = lambda made: lambda ids: made(ids, use_cache=False).logits
+    calibration = spread(windows)
+    for ids in calibration:
+        functional.cross_entropy(answers(model)(ids)[0, :-1], ids[0, 1:]).backward()
+    best = None
+    for normalizer in (None, "mean"):
+        cut = copy.deepcopy(model)
+        for own, given in zip(cut.parameters(), model.parameters()):
+            own.grad = given.grad.clone()
+        kept = [m for name, m in cut.named_modules() if isinstance(m, torch.nn.Linear) and not name.endswith(("gate_proj", "up_proj"))]
+        torch_pruning.pruner.BasePruner(
+            cut, {"input_ids": calibration[0][:, :32], "use_cache": False}, torch_pruning.importance.GroupTaylorImportance(normalizer=normalizer),
+            global_pruning=True, pruning_ratio=0.2, round_to=16, ignored_layers=[*kept, cut.model.embed_tokens],
+            output_transform=lambda out: out.logits.sum()).step()
+        cut.zero_grad()
+        with torch.no_grad():
+            loss = sum(functional.cross_entropy(answers(cut)(ids)[0, :-1], ids[0, 1:]).item() for ids in calibration[:4])
+        print(f"Torch-Pruning, normalizer {normalizer}: loss {loss / 4:.4f}, {sum(p.numel() for p in cut.parameters())} parameters", file=sys.stderr)
+        if best is None or loss < best[0]:
+            best = loss, cut
+    model.zero_grad()
+    model.requires_grad_(False)
+    return answers(model), answers(best[1]), list(best[1].parameters())
+
+
+def peer(cut, folder, steps):
+    """In a process of its own: prints one line of JSON."""
+    import numpy as np
+    import torch
+    from torch.nn import functional
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    windows = {part: torch.from_numpy(np.fromfile(f"{folder}/{part}/tokens.i32", "<i4").astype(np.int64)).view(-1, 512)
+               for part in ("corpus", "test")}
+
+    def perplexity(model):
+        with torch.no_grad():
+            total = sum(functional.cross_entropy(model(ids[None])[0, :-1], ids[1:]).item() for ids in windows["test"][:39])
+        return math.exp(total / min(39, len(windows["test"])))
+
+    begin = time.time()
+    teacher, student, trained = cut(folder, windows["corpus"])
     parameters = sum(w.numel() for w in trained)
     print(f"cut to {parameters} parameters after {time.time() - begin:.1f} s", file=sys.stderr, flush=True)
-
+    untrained, aside = None, time.time()
+    if steps == 0:
+        untrained = perplexity(student)
+    begin += time.time() - aside
     optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
     order = torch.randperm(len(windows["corpus"]), generator=torch.Generator().manual_seed(0))
     for step in range(steps):
@@ -100,10 +151,10 @@ def plain(folder, steps):
             print(f"step {step + 1}: loss {soft.item():.4f}, {(time.time() - begin):.0f} s", file=sys.stderr, flush=True)
     seconds = time.time() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    with torch.no_grad():
-        total = sum(functional.cross_entropy(student(ids[None])[0, :-1], ids[1:]).item() for ids in windows["test"][:39])
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "perplexity": math.exp(total / min(39, len(windows["test"]))),
-                      "parameters": parameters}))
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "perplexity": untrained or perplexity(student), "parameters": parameters}))
+
+
+PEERS = {"torch": cut_plain, "torch-pruning": cut_torch_pruning}
 
 
 def main():
@@ -111,31 +162,34 @@ def main():
     words.add_argument("--train", required=True)
     words.add_argument("--text", required=True)
     words.add_argument("--steps", type=int, default=200)
-    words.add_argument("--only", choices=["ours", "torch"])
-    words.add_argument("--child", help=argparse.SUPPRESS)
+    words.add_argument("--only", nargs="+", choices=["ours", *PEERS], default=["ours", *PEERS])
+    words.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     given = words.parse_args()
     if given.child:
-        return plain(given.child, given.steps)
-    settings = [f"--set=train={os.path.abspath(given.train)}", f"--set=text={os.path.abspath(given.text)}", f"--set=steps={given.steps}"]
+        return peer(PEERS[given.child[0]], given.child[1], given.steps)
+    settings = [f"--set=train={os.path.abspath(given.train)}", f"--set=text={os.path.abspath(given.text)}", f"--set=steps={max(given.steps, 1)}"]
     sides = {}
     with tempfile.TemporaryDirectory() as folder:
         store = f"{folder}/store"
-        if given.only != "torch":
+        if "ours" in given.only:
             sides["ours"] = ours(store, settings)
             print(json.dumps({"ours": sides["ours"]}), flush=True)
-        if given.only != "ours":
+        if set(given.only) & set(PEERS):
             for stage in ("base", "corpus", "test"):
                 subprocess.run([root / "espalier", "run", recipe, stage, "--store", store, "--quiet", *settings], check=True,
                                stdout=subprocess.DEVNULL)
                 subprocess.run([root / "espalier", "export", recipe, f"{stage}.model" if stage == "base" else stage, f"{folder}/{stage}",
                                 "--store", store, "--quiet", *settings], check=True)
+        for name in PEERS:
+            if name not in given.only:
+                continue
             out = subprocess.run([sys.executable, __file__, "--train", given.train, "--text", given.text, "--steps", str(given.steps),
-                                  "--child", folder], check=True, stdout=subprocess.PIPE, text=True)
-            sides["torch"] = json.loads(out.stdout.splitlines()[-1])
-            print(json.dumps({"torch": sides["torch"]}), flush=True)
-    if len(sides) == 2:
-        print(json.dumps({f"{figure}_ratio": round(sides["ours"][figure] / sides["torch"][figure], 4)
-                          for figure in ("seconds", "peak_bytes", "perplexity")}))
+                                  "--child", name, folder], check=True, stdout=subprocess.PIPE, text=True)
+            sides[name] = json.loads(out.stdout.splitlines()[-1])
+            print(json.dumps({name: sides[name]}), flush=True)
+            if "ours" in sides:
+                print(json.dumps({f"ours / {name}": {figure: round(sides["ours"][figure] / sides[name][figure], 4)
+                                                     for figure in ("seconds", "peak_bytes", "perplexity")}}), flush=True)
 
 
 if __name__ == "__main__":

@@ -8,44 +8,16 @@ medians over the rounds are printed, by the wall and by processor time: on a mac
 """
 import argparse
 import json
-import math
 import pathlib
 import statistics
 import subprocess
 import time
 
 import numpy
-import onnx
 import torch
-from onnx import numpy_helper
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch_llama import transformers_llama
 
 TOKENS = 64
-
-
-def peer(package):
-    model = onnx.load(package / "model.onnx")
-    weights = {t.name: numpy_helper.to_array(t, str(package)) for t in model.graph.initializer}
-    nodes = {n.op_type: n for n in model.graph.node}
-    attribute = lambda op, name: next(onnx.helper.get_attribute_value(a) for a in nodes[op].attribute if a.name == name)
-    cosines = weights[nodes["RotaryEmbedding"].input[1]]
-    size = 2 * cosines.shape[1]
-    layers = 1 + max(int(n.split(".")[2]) for n in weights if n.startswith("model.layers."))
-    vocabulary, hidden = weights["model.embed_tokens.weight"].shape
-    config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, head_dim=size,
-        intermediate_size=weights["model.layers.0.mlp.up_proj.weight"].shape[1],
-        num_attention_heads=weights["model.layers.0.self_attn.q_proj.weight"].shape[1] // size,
-        num_key_value_heads=weights["model.layers.0.self_attn.k_proj.weight"].shape[1] // size,
-        rms_norm_eps=attribute("RMSNormalization", "epsilon"), max_position_embeddings=cosines.shape[0],
-        rope_theta=math.acos(cosines[1, 1]) ** (-size / 2), tie_word_embeddings=True, attn_implementation="eager")
-    made = LlamaForCausalLM(config).eval()
-    state = {n: torch.from_numpy(w.T.copy() if n.endswith("_proj.weight") else w.copy()) for n, w in weights.items()
-             if n.startswith("model.") and n.endswith(".weight")}
-    missing, unknown = made.load_state_dict(state, strict=False)
-    assert set(missing) <= {"lm_head.weight"} and not unknown, (missing, unknown)
-    made.tie_weights()
-    return made
 
 
 def measure_peer(model):
@@ -82,7 +54,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = peer(options.package)
+    model = transformers_llama(options.package).eval()
     measure_peer(model)  # warm
     results = {}
     for _ in range(options.rounds):

@@ -64,3 +64,23 @@ class Llama:
                 x = self.block(x, layer, cos, sin)
         x = self.norm(x, "model.norm")
         return functional.linear(x, self.weights["lm_head.weight" if "lm_head.weight" in self.weights else "model.embed_tokens.weight"])
+
+
+def transformers_llama(folder):
+    """The same weights as a LlamaForCausalLM of transformers, eager attention, f32."""
+    import math
+    from transformers import LlamaConfig, LlamaForCausalLM
+    weights, shape = read_onnx(folder)
+    size = 2 * weights["rotary.cos"].shape[1]
+    vocabulary, hidden = weights["model.embed_tokens.weight"].shape
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=1 + max(int(n.split(".")[2]) for n in weights if n.startswith("model.layers.")),
+        head_dim=size, intermediate_size=weights["model.layers.0.mlp.up_proj.weight"].shape[0],
+        num_attention_heads=shape["heads"], num_key_value_heads=shape["kv_heads"], rms_norm_eps=shape["norm_epsilon"],
+        max_position_embeddings=weights["rotary.cos"].shape[0], rope_theta=math.acos(float(weights["rotary.cos"][1, 1])) ** (-size / 2),
+        tie_word_embeddings="lm_head.weight" not in weights, attn_implementation="eager")
+    made = LlamaForCausalLM(config)
+    missing, unknown = made.load_state_dict({n: w for n, w in weights.items() if n.startswith(("model.", "lm_head."))}, strict=False)
+    assert set(missing) <= {"lm_head.weight"} and not unknown, (missing, unknown)
+    made.tie_weights()
+    return made
