@@ -2,11 +2,28 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "formats/model_artifact.h"
 #include "formats/safetensors.h"
 #include "sdk/error.h"
 
 namespace espalier {
+namespace {
+
+Json table(const std::vector<CoupledGroup>& groups, const Scores& scores) {
+  Json rows = Json::array();
+  for (const auto& group : groups) {
+    const auto found = scores.find(group.id);
+    if (found == scores.end() || found->second.empty()) continue;
+    auto sorted = found->second;
+    std::sort(sorted.begin(), sorted.end());
+    rows.push_back({group.id, sorted.size(), sorted.front(), sorted[sorted.size() / 2], sorted.back()});
+  }
+  return {{"columns", {"group", "units", "lowest", "median", "highest"}}, {"rows", std::move(rows)}};
+}
+
+}  // namespace
 
 Metric::~Metric() = default;
 
@@ -14,7 +31,10 @@ void MetricComponent::run(Context& context) {
   const Graph graph = load_model(context, context.input("model"));
   const std::vector<CoupledGroup> groups = coupled_groups(graph, infer(graph));
   const Artifact* data = context.has_input("data") ? &context.input("data") : nullptr;
-  context.output("scores", save_scores(context, score(context, context.params(), graph, groups, data)));
+  const Scores scores = score(context, context.params(), graph, groups, data);
+  context.output("scores", save_scores(context, scores));
+  context.figure("groups", static_cast<double>(scores.size()));
+  context.detail("scores", table(groups, scores));
 }
 
 void* MetricComponent::interface(std::string_view id) { return id == Metric::interface_id ? static_cast<Metric*>(this) : nullptr; }

@@ -9,7 +9,8 @@
 
 namespace espalier {
 
-/// Importance of every unit of every group: group id → one score per unit; higher is more important.
+/// Importance of units: group id → one score for every unit; higher is more important. A group that a metric has no meaning for is
+/// left out, never given a number: pruners and ensembles refuse a group without scores by its name.
 using Scores = std::map<std::string, std::vector<double>>;
 
 /// C++ interface of metrics. `data` is nullptr when the recipe gives none; a metric that needs it throws Error(invalid_input).
@@ -21,7 +22,8 @@ class Metric {
                        const Artifact* data) = 0;
 };
 
-/// A metric as a component: as a stage it reads `model` (and `data`) and writes `scores` (safetensors keyed by group id).
+/// A metric as a component: as a stage it reads `model` (and `data`) and writes `scores` (safetensors keyed by group id). Figure:
+/// groups. Detail: scores, the range of each group's.
 class MetricComponent : public Component, public Metric {
  public:
   void run(Context& context) override;

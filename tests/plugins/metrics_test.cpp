@@ -12,7 +12,7 @@
 #include "run/metric.h"
 #include "run/session.h"
 #include "run/training.h"
-#include "toy_model.h"
+#include "scoring.h"
 
 using namespace espalier;
 using namespace espalier::test;
@@ -20,25 +20,6 @@ using Catch::Matchers::ContainsSubstring;
 using Catch::Matchers::WithinRel;
 
 namespace {
-
-std::vector<CoupledGroup> groups_of(const Graph& graph) { return coupled_groups(graph, infer(graph)); }
-
-const CoupledGroup& group_with(const std::vector<CoupledGroup>& groups, const std::string& tensor) {
-  for (const auto& group : groups) {
-    for (const auto& member : group.members) {
-      if (member.tensor == tensor && group.members.size() < 5) return group;
-    }
-  }
-  throw Error(ErrorCode::internal, "no group touches " + tensor);
-}
-
-Scores score(TestContext& context, const std::string& metric, const Json& params, const Artifact& model,
-             const Artifact* data = nullptr) {
-  std::map<std::string, Artifact> inputs{{"model", model}};
-  if (data) inputs["data"] = *data;
-  context.run(metric, params, inputs);
-  return load_scores(context, context.outputs.at("scores"));
-}
 
 /// Walks the elements of one slice of a tensor.
 template <class Visit>
@@ -166,6 +147,45 @@ TEST_CASE("taylor agrees with gradients taken by hand") {
   const auto& own = scores.at(group.id);
   const double largest = *std::max_element(own.begin(), own.end());
   for (std::size_t u = 0; u < own.size(); ++u) CHECK(std::abs(own[u] - expected[u]) < 1e-4 * largest);
+}
+
+TEST_CASE("hessian is half the weights' squares times their squared gradients") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const Graph graph = toy_language_model();
+  const auto model = save_model(context, graph);
+  const auto data = toy_dataset(context, 3, 16, 6);
+  const auto groups = groups_of(graph);
+  const std::string members = GENERATE("readers", "producers");
+  const int batch = GENERATE(1, 2);
+  CAPTURE(members, batch);
+  const auto scores = score(context, "metric/hessian", {{"samples", 3}, {"batch", batch}, {"members", members}}, model, &data);
+
+  const auto& group = group_with(groups, "model.layers.0.mlp.gate_proj.weight");
+  std::vector<double> expected(group.units.size());
+  const TokenDataset windows(context, data);
+  const std::vector<std::vector<std::int64_t>> one{{0}, {1}, {2}}, two{{0, 1}, {2}};
+  for (const auto& pass : batch == 1 ? one : two) {
+    Session session(graph);
+    if (members == "readers")
+      session.train({"model.layers.0.mlp.down_proj.weight"});
+    else
+      session.train({"model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight"});
+    const auto examples = windows.batch(pass);
+    // The examples' losses added, not averaged: the gradient's square expects the sum of their gradients' squares.
+    const auto loss = causal_cross_entropy(session.run(examples, {"logits"}).at("logits"), examples.at("input_ids"));
+    at::mul(loss, double(pass.size())).backward();
+    for (const auto& name : session.trainable()) {
+      const auto product = at::mul(session.parameter(name).detach(), session.parameter(name).grad()).to(at::kDouble);
+      for (std::size_t u = 0; u < group.units.size(); ++u)
+        expected[u] += product.select(members == "readers" ? 0 : 1, std::int64_t(u)).square().sum().item<double>() / 2 / 3;
+    }
+  }
+  const auto& own = scores.at(group.id);
+  for (std::size_t u = 0; u < own.size(); ++u) CHECK_THAT(own[u], WithinRel(expected[u], 1e-3));
+  CHECK(context.figures.at("groups") == double(groups.size()));
+  CHECK(context.details.at("scores").at("rows").size() == groups.size());
+  CHECK_THROWS_WITH(score(context, "metric/hessian", {}, model), ContainsSubstring("metric/hessian needs data"));
 }
 
 TEST_CASE("taylor says what it lacks") {
