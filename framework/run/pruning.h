@@ -1,54 +1,34 @@
 #pragma once
-/// What all pruners of coupled channels share: which groups a scope means, which units go under a budget, and the stage around it.
-#include <map>
+/// What all pruners of coupled channels share: the stage around a choice of units.
+#include <functional>
 #include <string>
 #include <vector>
 
-#include "graph/surgery.h"
-#include "run/metric.h"
-#include "run/scope.h"
+#include "run/compensation.h"
+#include "run/group_scope.h"
+#include "run/selection.h"
 
 namespace espalier {
 
-struct SelectionOptions {
-  double sparsity = 0;  ///< removed / all parameters in scope
-  Scope scope;
-  std::map<std::string, double> per_scope;  ///< pattern → sparsity of its own; the longest matching pattern wins
-  enum class Ranking {
-    layer,   ///< every group loses the same share of its units
-    global,  ///< the least important units per parameter go first, wherever they are
-  } ranking = Ranking::layer;
-  enum class Normalise { none, mean, max, sum } normalise = Normalise::none;  ///< of a group's scores, before global ranking
-  double minimum = 0.1;       ///< share of its units that a group keeps; never below one unit
-  std::int64_t multiple = 1;  ///< units left in a group that is cut are rounded up to this
-  bool allow_inexact = false;
-};
+/// The parameters scope, exclude, ranking, normalise, minimum, multiple and allow_inexact; all but the last with `prefix` before
+/// their names where a stage cuts several kinds ("heads_").
+SelectionOptions selection_options(const Params& params, const std::string& prefix = {});
 
-/// Groups of `kind` that the scope means: those whose channels are made by weights in scope (their biases, norms and readers
-/// follow). `groups` may hold pinned ones: they are left out, and named when a pattern meets nothing else. Throws
-/// Error(invalid_input) naming near scopes for a pattern of `include` that means no group; inexact groups are left out, which
-/// `warnings` say, unless allowed, and it is an Error when nothing else is left.
-std::vector<CoupledGroup> groups_in_scope(const Graph& graph, const std::vector<CoupledGroup>& groups, CoupledGroup::Kind kind,
-                                          const SelectionOptions& options, std::vector<std::string>& warnings);
-
-/// What goes. Shares are counted in elements of initializers, an element that two groups reach (a convolution cut on both sides)
-/// once: total = elements that some unit in scope reaches, removed = those of them that the cut takes.
-struct Selection {
-  Removal removal;
-  std::int64_t total = 0, removed = 0;
-  std::vector<std::string> warnings;  ///< what was asked and could not be done
-  double sparsity() const { return total == 0 ? 0.0 : static_cast<double>(removed) / static_cast<double>(total); }
-};
-
-/// Chooses units of `groups` (all of which are in scope): never more than `sparsity` of the parameters, as near to it as minimum,
-/// multiples and whole units allow. Deterministic: ties go to the lower unit of the earlier group. Throws Error(invalid_input) for
-/// scores that do not fit the groups or are not finite, and for a pattern of per_scope that means none of them.
-Selection select_units(const Graph& graph, const std::vector<CoupledGroup>& groups, const Scores& scores,
-                       const SelectionOptions& options);
+/// Chooses units of groups in scope by their scores.
+using Choose = std::function<Selection(const Graph& graph, const std::vector<CoupledGroup>& groups, const Scores& scores)>;
 
 /// A pruner as a stage. Ports: model, data (optional, for the metric), scores (optional, instead of the metric). Parameters:
-/// metric, sparsity, scope, exclude, per_scope, ranking, minimum, multiple, allow_inexact, normalise, and those of compensation.
-/// Outputs: model, masks (u8 per unit and group, 1 = kept). Figures: parameters, sparsity, groups. Details: widths, compensation.
+/// metric, those of selection_options() and of compensation. Outputs: model, masks (u8 per unit and group, 1 = kept). Figures:
+/// parameters, sparsity, groups. Details: widths, compensation.
+void run_pruner(Context& context, CoupledGroup::Kind kind, const SelectionOptions& options, const Choose& choose);
+/// The same with select_units(), which reads the parameters sparsity and per_scope, too.
 void run_pruner(Context& context, CoupledGroup::Kind kind);
+
+/// The weights that read what is cut, refitted as the stage's parameters ask for; from port `data`.
+Graph compensated(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
+                  const Removal& removal, std::vector<Compensated>& report);
+Artifact save_masks(Context& context, const std::vector<CoupledGroup>& groups, const Removal& removal);
+/// Units of each group before and after, as the report's table.
+Json widths_table(const std::vector<CoupledGroup>& groups, const Removal& removal);
 
 }  // namespace espalier
