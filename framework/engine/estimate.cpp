@@ -105,6 +105,7 @@ class Names {
     return std::nullopt;
   }
   std::optional<Value> inside(const Json& value, const std::string& rest) const {
+    if (value.is_null()) return rest == "use" ? Value(std::string()) : Value(0.0);  // left out
     if (!value.is_object() || !value.contains("use") || !value["use"].is_string()) return std::nullopt;
     if (rest == "use") return value["use"].get<std::string>();
     const ComponentInfo* component = catalog_.find(value["use"].get<std::string>());

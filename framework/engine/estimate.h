@@ -35,7 +35,8 @@ struct StageEstimate {
 ///
 /// Names in expressions: PORT.FACT (summed over a port with several artifacts; 0 when the port is left out), input.bytes (all ports
 /// and source files), PARAMETER (booleans are 0 or 1), PARAMETER.bytes (files), PARAMETER.KEY (of a map), PARAMETER.count (of a
-/// list), COMPONENT.PARAMETER, COMPONENT.memory and COMPONENT.seconds (estimates of a component given as parameter), threads,
+/// list), COMPONENT.PARAMETER, COMPONENT.memory and COMPONENT.seconds (estimates of a component given as parameter; 0 when it is
+/// left out, COMPONENT.use is "" then), threads,
 /// machine.flops, machine.bandwidth. A data set without "sequence" counts one position an example.
 StageEstimate estimate_stage(const Stage& stage, const Catalog& catalog, const std::map<std::string, std::vector<Facts>>& inputs,
                              const std::function<std::optional<MachineSpeed>(int threads)>& speed);

@@ -69,25 +69,6 @@ std::int64_t evaluation_batch(const Graph& graph) {
   return together;
 }
 
-/// Mean hard loss over all examples, without gradients: windows of tokens one at a time (their logits are large), others together.
-double mean_loss(Session& session, const TrainingTask& task, const Objective& objective, Context& context, std::string_view label) {
-  c10::NoGradGuard no_gradients;
-  const Dataset& data = *task.heldout;
-  double sum = 0;
-  const std::int64_t together = dynamic_cast<const TokenDataset*>(&data) ? 1 : evaluation_batch(task.model);
-  for (std::int64_t i = 0; i < data.count(); i += together) {
-    context.check_cancelled();
-    std::vector<std::int64_t> examples(static_cast<std::size_t>(std::min(together, data.count() - i)));
-    std::iota(examples.begin(), examples.end(), i);
-    const TensorMap batch = data.batch(examples);
-    sum += static_cast<double>(examples.size()) *
-           objective.hard(session.run(inputs_for(task.model, batch), objective.values()), batch).item<double>();
-    const auto done = i + static_cast<std::int64_t>(examples.size());
-    context.progress({std::uint64_t(done), std::uint64_t(data.count()), label, {{"loss", sum / double(done)}}});
-  }
-  return sum / static_cast<double>(data.count());
-}
-
 /// Names one run among those that share a scratch folder (a stage may train more than once): model, what of it changes, settings.
 std::string run_key(const Session& session, const Params& params, const TrainingTask& task, std::uint64_t seed) {
   KeyEncoder key;
@@ -103,6 +84,25 @@ std::string run_key(const Session& session, const Params& params, const Training
 }
 
 }  // namespace
+
+double mean_loss(Session& session, const Graph& model, const Dataset& data, const Objective& objective, Context& context,
+                 std::string_view label) {
+  c10::NoGradGuard no_gradients;
+  double sum = 0;
+  // Windows of tokens one at a time (their logits are large), others together.
+  const std::int64_t together = dynamic_cast<const TokenDataset*>(&data) ? 1 : evaluation_batch(model);
+  for (std::int64_t i = 0; i < data.count(); i += together) {
+    context.check_cancelled();
+    std::vector<std::int64_t> examples(static_cast<std::size_t>(std::min(together, data.count() - i)));
+    std::iota(examples.begin(), examples.end(), i);
+    const TensorMap batch = data.batch(examples);
+    sum += static_cast<double>(examples.size()) *
+           objective.hard(session.run(inputs_for(model, batch), objective.values()), batch).item<double>();
+    const auto done = i + static_cast<std::int64_t>(examples.size());
+    context.progress({std::uint64_t(done), std::uint64_t(data.count()), label, {{"loss", sum / double(done)}}});
+  }
+  return sum / static_cast<double>(data.count());
+}
 
 SessionOptions session_options(const Params& params) {
   SessionOptions options;
@@ -160,7 +160,8 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
                 "this processor has no kernels for bf16: products are computed in f32 from rounded operands, no faster than f32");
   Session session(task.model, how);
   session.train(trained_by(task.model, params, loss));
-  if (task.heldout) trained.heldout_before = mean_loss(session, task, objective, context, "held-out loss before");
+  if (task.heldout)
+    trained.heldout_before = mean_loss(session, task.model, *task.heldout, objective, context, "held-out loss before");
   ExampleOrder order(task.data.count(), options.seed);
   const auto batches = [&](std::int64_t step, std::int64_t pass) {
     return task.data.batch(order.take((step * options.accumulation + pass) * options.batch, options.batch));
@@ -169,11 +170,12 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
     return loss.loss(session.run(inputs_for(task.model, batch), loss.wanted), batch);
   };
   TrainingWatch watch{.scratch = context.scratch(), .key = run_key(session, params, task, options.seed)};
-  if (task.heldout) watch.heldout = [&] { return mean_loss(session, task, objective, context, "held-out loss"); };
+  if (task.heldout)
+    watch.heldout = [&] { return mean_loss(session, task.model, *task.heldout, objective, context, "held-out loss"); };
   trained.result = train_loop(session, options, batches, pass_loss, &context, watch);
   trained.heldout_after = trained.result.heldout_after;
   if (task.heldout && !trained.heldout_after)
-    trained.heldout_after = mean_loss(session, task, objective, context, "held-out loss after");
+    trained.heldout_after = mean_loss(session, task.model, *task.heldout, objective, context, "held-out loss after");
   trained.model = session.graph();
   return trained;
 }

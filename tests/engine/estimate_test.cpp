@@ -113,6 +113,19 @@ TEST_CASE("a component given as parameter is estimated with its own parameters a
   CHECK(*s.estimates(base).at("pruned").seconds == Approx(2.0 * 1000 * 4 / 1e9 + 400 / 1e8 / 2));
 }
 
+TEST_CASE("a component that is left out costs nothing, and an estimate can ask whether it is there") {
+  Setting s;
+  s.plan.stages[1].params["metric"] = nullptr;
+  CHECK(*s.estimates(kModel).at("pruned").memory == Approx(1e6 + 800 + 2 + 3));
+  CHECK(*s.estimates(kModel).at("pruned").seconds == Approx(400 / 1e8 / 2));
+  ComponentInfo asks = *s.components.find("pruner/p");
+  asks.estimate.seconds = Expression("if(metric.use == \"\", 1, 2)");
+  s.plan.stages[1].component = &asks;
+  CHECK(*s.estimates(kModel).at("pruned").seconds == 1);
+  s.plan.stages[1].params["metric"] = {{"use", "metric/m"}, {"samples", 4}};
+  CHECK(*s.estimates(kModel).at("pruned").seconds == 2);
+}
+
 TEST_CASE("what is not known has no estimate, and nothing is made up") {
   Setting s;
   CHECK_FALSE(s.estimates({{"bytes", 400.0}}).at("pruned").memory);
