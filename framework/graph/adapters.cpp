@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "graph/gaussian.h"
+#include "graph/rounded_weights.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -56,6 +57,13 @@ class Inserter {
     return output;
   }
   void finish() { after_[node_].back().outputs[0] = old_; }
+  /// Puts nodes before the rounding of a site's weight instead; finish_weight() hands it the last node's value.
+  void begin_weight(const AdapterSite& site) {
+    node_ = static_cast<std::size_t>(site.quantize);
+    scope_ = graph_.nodes[site.node].name;
+    sorted_ = false;
+  }
+  void finish_weight() { graph_.nodes[node_].inputs[0] = after_[node_].back().outputs[0]; }
 
   /// The graph with all nodes in place.
   Graph done() {
@@ -65,6 +73,7 @@ class Inserter {
       std::move(after_[n].begin(), after_[n].end(), std::back_inserter(nodes));
     }
     graph_.nodes = std::move(nodes);
+    if (!sorted_) graph_.sort();
     graph_.validate();
     return std::move(graph_);
   }
@@ -82,6 +91,7 @@ class Inserter {
   std::unordered_set<std::string> taken_;
   std::size_t node_ = 0;
   std::string scope_, old_;
+  bool sorted_ = true;
 };
 
 double factor(const Node& product) { return product.op == "Gemm" ? product.number("alpha", 1) : 1; }
@@ -133,12 +143,21 @@ std::vector<AdapterSite> adapter_sites(const Graph& graph) {
   std::vector<std::string> captured;  // by bodies: readers that Uses does not list
   for (const auto& node : graph.nodes)
     for (auto& name : captures(node)) captured.push_back(std::move(name));
+  std::map<std::string, RoundedWeight> rounded;
+  for (auto& each : rounded_weights(graph)) {
+    auto weight = each.weight;
+    rounded.emplace(std::move(weight), std::move(each));
+  }
   std::vector<AdapterSite> sites;
   for (const auto& [name, tensor] : graph.initializers) {
     if (tensor.dtype != DType::f32 || tensor.shape.size() != 2 || tensor.count() < 2) continue;
     if (std::find(captured.begin(), captured.end(), name) != captured.end()) continue;
     AdapterSite site{.weight = name, .node = 0, .turned = false, .inputs = tensor.shape[0], .outputs = tensor.shape[1]};
     const auto* reader = only_reader(name);
+    if (const auto pair = rounded.find(name); reader && pair != rounded.end()) {
+      site.quantize = static_cast<std::ptrdiff_t>(pair->second.quantize);
+      reader = only_reader(pair->second.value);
+    }
     if (reader && swaps_axes(graph.nodes[reader->node])) {
       site.turned = true;
       reader = only_reader(graph.nodes[reader->node].output(0));
@@ -181,6 +200,17 @@ Adapted add_lora(const Graph& graph, const std::vector<AdapterSite>& sites, std:
     adapter.up = insert.constant(
         site.weight + ".lora_B",
         Tensor::of<float>(DType::f32, {rank, site.outputs}, std::vector<float>(static_cast<std::size_t>(rank * site.outputs), 0)));
+    adapted.adapters.push_back(adapter);
+    if (site.quantize >= 0) {
+      insert.begin_weight(site);
+      const auto factors = insert.constant(site.weight + ".lora_scale", scalar(scale));
+      const auto high = insert.add("Mul", "lora/Mul", {adapter.up, factors});
+      auto change = insert.add("MatMul", "lora/MatMul", {adapter.down, high});
+      if (site.turned) change = insert.add("Transpose", "lora/Transpose", {change});
+      insert.add("Add", "lora/Add", {site.weight, change});
+      insert.finish_weight();
+      continue;
+    }
     const Node& product = graph.nodes[site.node];
     const auto factors = insert.constant(site.weight + ".lora_scale", scalar(scale * factor(product)));
     insert.begin(site.node);
@@ -189,7 +219,6 @@ Adapted add_lora(const Graph& graph, const std::vector<AdapterSite>& sites, std:
     const auto high = insert.add("MatMul", "lora_B/MatMul", {low, adapter.up});
     insert.add("Add", "lora/Add", {base, insert.add("Mul", "lora/Mul", {high, factors})});
     insert.finish();
-    adapted.adapters.push_back(std::move(adapter));
   }
   adapted.graph = insert.done();
   return adapted;
@@ -203,6 +232,18 @@ Adapted add_ia3(const Graph& graph, const std::vector<AdapterSite>& sites) {
     adapter.change = insert.constant(
         site.weight + ".ia3",
         Tensor::of<float>(DType::f32, {site.outputs}, std::vector<float>(static_cast<std::size_t>(site.outputs), 0)));
+    adapted.adapters.push_back(adapter);
+    if (site.quantize >= 0) {
+      insert.begin_weight(site);
+      auto change = adapter.change;
+      if (site.turned)
+        change =
+            insert.add("Reshape", "ia3/Reshape",
+                       {change, insert.constant(site.weight + ".ia3_shape", Tensor::of<std::int64_t>(DType::i64, {2}, {-1, 1}))});
+      insert.add("Add", "ia3/Add", {site.weight, insert.add("Mul", "ia3/Mul", {site.weight, change})});
+      insert.finish_weight();
+      continue;
+    }
     insert.begin(site.node);
     Node& product = insert.graph().nodes[site.node];
     std::string bias;
@@ -217,7 +258,6 @@ Adapted add_ia3(const Graph& graph, const std::vector<AdapterSite>& sites) {
     auto sum = insert.add("Add", "ia3/Add", {base, changed});
     if (!bias.empty()) insert.add("Add", "ia3/Add_bias", {sum, bias});
     insert.finish();
-    adapted.adapters.push_back(std::move(adapter));
   }
   adapted.graph = insert.done();
   return adapted;

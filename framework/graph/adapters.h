@@ -10,14 +10,15 @@
 namespace espalier {
 
 /// A weight that an adapter may stand beside: a 32-bit matrix that one MatMul or Gemm reads as its second operand, directly or
-/// through a Transpose.
+/// through a Transpose, or through the pair that rounds it for training (graph/rounded_weights.h).
 struct AdapterSite {
   std::string weight;
   std::size_t node;     ///< the product, index into graph.nodes
   bool turned = false;  ///< the weight is stored [outputs, inputs]
   std::int64_t inputs, outputs;
+  std::ptrdiff_t quantize = -1;  ///< the QuantizeLinear that rounds it, index into graph.nodes; -1: none
 };
-/// All sites, in node order. What is tied (read twice), quantized or stored in 16 bits is none: it could not be merged exactly.
+/// All sites, in node order. What is tied (read twice), stored in 16 bits or as integers is none: it could not be merged exactly.
 std::vector<AdapterSite> adapter_sites(const Graph& graph);
 
 /// One adapter in an adapted graph. Names are initializers.
@@ -36,7 +37,8 @@ struct Adapted {
 
 /// LoRA (Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021): x·W becomes x·W + alpha/rank · (x·A)·B. A is
 /// normal with variance 1/inputs, from `seed` and the weight's name; B is zero, so nothing changes at first. Throws
-/// Error(invalid_input) for a rank below 1 or above what a matrix has.
+/// Error(invalid_input) for a rank below 1 or above what a matrix has. A weight that is rounded for training becomes
+/// W + alpha/rank · A·B before it is rounded, so that what is merged is rounded as what was trained; (IA)³ likewise.
 Adapted add_lora(const Graph& graph, const std::vector<AdapterSite>& sites, std::int64_t rank, double alpha, std::uint64_t seed);
 
 /// (IA)³ (Liu et al., "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning", 2022): x·W becomes

@@ -43,7 +43,9 @@ bool ChannelClasses::is_zero(const std::string& value, std::size_t axis) const {
 bool ChannelClasses::output_is_zero(std::size_t index, const AxisMaps::Port& out) const {
   const auto& node = graph_.nodes[index];
   if (node.op == "Attention") return out.slot == 0 && is_zero(node.input(2), out.axis);  // weights sum to one, values count
-  if (lifts_zero(NodeView{graph_, node, values_})) return false;
+  // A weight that is rounded for training: its codes stand for zero, and the DequantizeLinear behind them gives it.
+  const bool rounds = node.op == "QuantizeLinear" && graph_.initializer(node.input(0));
+  if (!rounds && lifts_zero(NodeView{graph_, node, values_})) return false;
   std::vector<std::optional<bool>> inputs(node.inputs.size());  // linked: zero or not
   for (const auto& link : maps_[index].links) {
     const bool forth = same_port(link.b, out) && !link.a.output, back = same_port(link.a, out) && !link.b.output;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <unordered_map>
 
 #include "graph/channels.h"
@@ -248,8 +249,12 @@ Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Re
         list.insert(list.end(), slice.indices.begin(), slice.indices.end());
       }
   const auto zeros = zero_points(graph);
+  std::set<std::string_view> divisors;  // a weight of zero is rounded to zero by any scale but that
+  for (const auto& node : graph.nodes)
+    if (node.op == "QuantizeLinear" && node.domain.empty()) divisors.insert(node.inputs.begin() + 1, node.inputs.end());
   Graph result = graph;
   for (const auto& [name, axes] : going) {
+    if (divisors.contains(name)) continue;
     auto& tensor = result.initializers.at(name);
     const int width = bits(tensor.dtype);
     if (width == 0) throw_unsupported("a tensor of strings cannot be masked", name);

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 
+#include "graph/rounded_weights.h"
 #include "run/precision.h"
 #include "sdk/error.h"
 
@@ -165,7 +166,8 @@ std::optional<Head> find_head(const Graph& graph, const std::string& logits) {
     head.weight = turn->input(0);
     head.transposed = !head.transposed;
   }
-  const Tensor* weight = graph.initializer(head.weight);
+  const auto rounded = rounded_weight(graph, uses, head.weight);
+  const Tensor* weight = graph.initializer(rounded ? rounded->weight : head.weight);
   if (!weight || weight->shape.size() != 2 || !is_floating(weight->dtype) || graph.initializer(head.hidden)) return std::nullopt;
   return head;
 }

@@ -10,7 +10,8 @@
 
 namespace espalier {
 
-/// logits = hidden · weight, where weight is an initializer of [width, vocabulary], or [vocabulary, width] when `transposed`.
+/// logits = hidden · weight, where weight is an initializer of [width, vocabulary], or [vocabulary, width] when `transposed`; or
+/// the value of a rounded one (graph/rounded_weights.h).
 struct Head {
   std::string hidden, weight;
   bool transposed = false;

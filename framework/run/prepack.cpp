@@ -5,6 +5,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "graph/passes.h"
+#include "graph/rounded_weights.h"
 #include "run/packed.h"
 #include "run/tensor.h"
 
@@ -129,7 +130,9 @@ const Prepack::Form* Prepack::form(const Source& source) {
   return at->second ? &*at->second : nullptr;
 }
 
-Graph Prepack::apply(const Graph& graph) {
+Graph Prepack::apply(const Graph& given) {
+  Graph graph = given;
+  freeze_rounded_weights(graph);
   const Uses uses(graph);
   Graph out = graph;
   for (Node& node : out.nodes) {

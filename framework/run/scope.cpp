@@ -80,7 +80,16 @@ std::string dotted(std::string_view name) {
 
 std::vector<std::string> scope_names(const Uses& uses, const Graph& graph, const std::string& initializer) {
   std::vector<std::string> names{dotted(initializer)};
-  for (const auto& reader : uses.readers_of(initializer)) names.push_back(dotted(graph.nodes[reader.node].name));
+  const auto add_readers = [&](const auto& add, const std::string& value) -> void {
+    for (const auto& reader : uses.readers_of(value)) {
+      const Node& node = graph.nodes[reader.node];
+      names.push_back(dotted(node.name));
+      // A weight that is rounded for training answers to the names that it has without that.
+      const bool rounds = node.op == "QuantizeLinear" || (node.op == "DequantizeLinear" && value != initializer);
+      if (rounds && node.domain.empty() && reader.input == 0) add(add, node.output(0));
+    }
+  };
+  add_readers(add_readers, initializer);
   return names;
 }
 

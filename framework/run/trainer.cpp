@@ -116,7 +116,8 @@ std::vector<std::string> trainable_weights(const Graph& graph, const std::vector
   auto fixed = [&](const std::string& name) {
     for (const auto& reader : uses.readers_of(name)) {
       const auto& node = graph.nodes[reader.node];
-      if (node.op == "RotaryEmbedding" || node.op == "DequantizeLinear" || node.op == "QuantizeLinear") return true;
+      if (node.op == "RotaryEmbedding" || node.op == "DequantizeLinear") return true;
+      if (node.op == "QuantizeLinear" && reader.input > 0) return true;  // the numbers under it are trained through the rounding
       if (node.op == "BatchNormalization" && reader.input >= 3) return true;
     }
     return false;

@@ -109,7 +109,12 @@ class Cast final : public Component {
       if (tensor.dtype != DType::f32 || tensor.count() < 2) continue;
       const auto answers = scope_names(uses, graph, name);
       names.insert(names.end(), answers.begin(), answers.end());
-      if (scope.covers(answers)) chosen.push_back(name);
+      if (!scope.covers(answers)) continue;
+      for (const auto& reader : uses.readers_of(name))
+        if (graph.nodes[reader.node].op == "QuantizeLinear" && reader.input == 0)
+          throw_invalid("the weight is rounded to integers while it is trained; 16 bits would come between", name,
+                        "store it as integers first (quantizer/rtn without trainable), or exclude it");
+      chosen.push_back(name);
     }
     if (chosen.empty()) {
       const auto& pattern = scope.include.empty() ? std::string() : scope.include.front();

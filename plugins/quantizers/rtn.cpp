@@ -1,5 +1,6 @@
 // Round to nearest: weights as INT8 or INT4 with a scale per output channel, per group of inputs or per tensor, as standard ONNX
-// QDQ; on request with activations quantized as they come. Needs no data.
+// QDQ; on request with activations quantized as they come. Needs no data. Weights may stay float32 under their rounding, to be
+// trained with it, and are stored as integers afterwards.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -9,6 +10,8 @@
 #include <set>
 
 #include "formats/model_artifact.h"
+#include "graph/passes.h"
+#include "graph/rounded_weights.h"
 #include "run/rounding.h"
 #include "run/rounding_table.h"
 #include "run/scope.h"
@@ -144,10 +147,15 @@ class RoundToNearest final : public Component {
   void run(Context& context) override {
     const auto& params = context.params();
     Graph graph = load_model(context, context.input("model"));
+    const bool trainable = params.flag("trainable"), dynamic = params.text("activations") == "dynamic";
+    if (trainable && dynamic)
+      throw_invalid("weights that are to be trained cannot have dynamic activations", "parameters trainable, activations",
+                    "train first, then give activations = \"dynamic\" to the stage that rounds the other weights");
     const auto chosen = choose(graph, params);
-    check_opset(graph, chosen);
-    if (params.text("activations") == "dynamic") quantize_activations(graph, chosen);
     RoundingTable table;
+    const auto frozen = trainable ? 0 : freeze(context, graph, dynamic, table);
+    check_opset(graph, chosen, trainable);
+    if (dynamic) quantize_activations(graph, chosen);
     std::vector<Node> dequantizers;
     for (const auto& [name, choice] : chosen) {
       context.check_cancelled();
@@ -155,7 +163,10 @@ class RoundToNearest final : public Component {
       auto q = round_to_grid(name, *graph.initializer(name), choice.grid, choice.sharing);
       const auto bytes = q.codes.bytes.size() + q.scale.bytes.size() + (q.zero ? q.zero->bytes.size() : 0);
       table.add(name, {choice.grid.bits, choice.sharing.block, q.codes.count(), bytes, q.squared_error, q.squared});
-      dequantizers.push_back(replace(graph, name, std::move(q), choice.sharing));
+      if (trainable)
+        round_on_the_way(graph, name, std::move(q), choice.sharing);
+      else
+        dequantizers.push_back(replace(graph, name, std::move(q), choice.sharing));
     }
     graph.nodes.insert(graph.nodes.begin(), std::make_move_iterator(dequantizers.begin()),
                        std::make_move_iterator(dequantizers.end()));
@@ -167,11 +178,25 @@ class RoundToNearest final : public Component {
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
     context.figure("bits", table.bits());
     context.figure("squared_error", table.squared_error());
-    context.log(LogLevel::info, fmt::format("{} tensors rounded to {:.2f} bits a weight, weights are {} bytes", chosen.size(),
-                                            table.bits(), graph.weight_bytes()));
+    context.log(LogLevel::info,
+                fmt::format("{} tensors rounded to {:.2f} bits a weight{}, weights are {} bytes", frozen + chosen.size(),
+                            table.bits(), trainable ? " and kept in float32 for training" : "", graph.weight_bytes()));
   }
 
  private:
+  /// What an earlier stage left trainable is stored as integers, with the scales that it was trained under.
+  static std::size_t freeze(Context& context, Graph& graph, bool dynamic, RoundingTable& table) {
+    const auto frozen = freeze_rounded_weights(graph);
+    if (frozen.empty()) return 0;
+    if (dynamic)
+      throw_invalid("the weight was trained under scales for 8 whole bits; dynamic activations need others", frozen.front().weight,
+                    "leave activations as they are in this stage");
+    for (const auto& each : frozen)
+      table.add(each.weight, {each.bits, each.block, each.count, each.bytes, each.squared_error, each.squared});
+    context.figure("frozen", static_cast<double>(frozen.size()));
+    return frozen.size();
+  }
+
   static std::map<std::string, Choice> choose(const Graph& graph, const Params& params) {
     const Uses uses(graph);
     const auto outputs = near_output(graph);
@@ -179,6 +204,13 @@ class RoundToNearest final : public Component {
     Widths widths(params);
     std::map<std::string, Choice> chosen;
     std::vector<std::string> names, covered;
+    const bool trainable = params.flag("trainable");
+    const auto rounded = rounded_weights(graph);
+    for (const auto& each : rounded) {  // they keep the grid that they have
+      const auto answers = scope_names(uses, graph, each.weight);
+      covered.insert(covered.end(), answers.begin(), answers.end());
+      widths.of(answers, false);
+    }
     for (const auto& [name, tensor] : graph.initializers) {
       if (!is_floating(tensor.dtype) || bits(tensor.dtype) > 32 || bits(tensor.dtype) < 16 || tensor.count() == 0) continue;
       const auto found = uses_of(graph, uses, outputs, name, tensor.shape.size());
@@ -194,18 +226,31 @@ class RoundToNearest final : public Component {
       const bool table = is(&Use::embedding) || is(&Use::head);
       const auto width = widths.of(answers, table);
       if (width == 16) continue;
+      if (trainable && tensor.dtype != DType::f32)
+        throw_unsupported(fmt::format("a weight of {} cannot be trained under its rounding", to_string(tensor.dtype)), name,
+                          "quantize the float32 model");
       chosen[name] = choice_for(name, tensor, found, static_cast<int>(width), table, params);
     }
-    if (chosen.empty()) {
+    if (chosen.empty() && (trainable || rounded.empty())) {
       const auto& pattern = scope.include.empty() ? std::string() : scope.include.front();
       throw_invalid(
           fmt::format("nothing to quantize: \"{}\" means no floating-point weight of a MatMul, Gemm, Conv or Gather", pattern),
           "parameter scope",
-          names.empty() ? "the model has none, or is quantized already"
+          names.empty() ? "the model has none, or is quantized already" + cast_weights(graph)
                         : fmt::format("weights are in: {}", fmt::join(near_scopes(pattern, names), ", ")));
     }
     widths.check_met(covered);
     return chosen;
+  }
+
+  /// What a hint adds where weights lie in 16 bits.
+  static std::string cast_weights(const Graph& graph) {
+    for (const auto& node : graph.nodes) {
+      const Tensor* tensor = node.op == "Cast" ? graph.initializer(node.input(0)) : nullptr;
+      if (tensor && (tensor->dtype == DType::f16 || tensor->dtype == DType::bf16) && tensor->shape.size() > 1)
+        return fmt::format("; \"{}\" is stored as {} behind a Cast: quantize before that", node.input(0), to_string(tensor->dtype));
+    }
+    return {};
   }
 
   static Choice choice_for(const std::string& name, const Tensor& tensor, const std::vector<Use>& found, int width, bool table,
@@ -233,13 +278,13 @@ class RoundToNearest final : public Component {
     return choice;
   }
 
-  static void check_opset(const Graph& graph, const std::map<std::string, Choice>& chosen) {
+  static void check_opset(const Graph& graph, const std::map<std::string, Choice>& chosen, bool trainable) {
     const bool newer = std::any_of(chosen.begin(), chosen.end(),
                                    [](const auto& each) { return each.second.grid.bits == 4 || each.second.sharing.block > 0; });
-    const std::int64_t needed = newer ? 21 : 13;
+    const std::int64_t needed = chosen.empty() ? 0 : newer || trainable ? 21 : 13;
     if (graph.opset() < needed) {
       throw_unsupported(fmt::format("the model is of opset {}; {} need {}", graph.opset(),
-                                    newer ? "4 bits and groups" : "scales per channel", needed),
+                                    newer ? "4 bits and groups" : (trainable ? "trainable weights" : "scales per channel"), needed),
                         "port model", "export the model with a newer opset");
     }
   }
@@ -271,6 +316,32 @@ class RoundToNearest final : public Component {
     graph.nodes.insert(graph.nodes.end(), std::make_move_iterator(made.begin()), std::make_move_iterator(made.end()));
   }
 
+  /// The weight stays; readers meet it rounded. The pair stands before its first reader, so that a block that is run twice rounds
+  /// its own weights, and no others wait in memory.
+  static void round_on_the_way(Graph& graph, const std::string& name, Rounded q, const Sharing& sharing) {
+    const auto codes = graph.fresh(name + ".codes"), value = graph.fresh(name + ".rounded");
+    const auto reads = [&](const Node& node) {
+      return std::find(node.inputs.begin(), node.inputs.end(), name) != node.inputs.end();
+    };
+    const auto first = std::find_if(graph.nodes.begin(), graph.nodes.end(), reads) - graph.nodes.begin();
+    replace_uses(graph, name, value);
+    Node quantize{"QuantizeLinear", "", name + "/QuantizeLinear", {name}, {codes}, {}};
+    if (sharing.axis) quantize.attributes["axis"] = static_cast<std::int64_t>(*sharing.axis);
+    if (sharing.block > 0) quantize.attributes["block_size"] = sharing.block;
+    Node dequantize{"DequantizeLinear", "", name + "/DequantizeLinear", {codes}, {value}, quantize.attributes};
+    const auto add = [&](const char* what, Tensor tensor) {
+      const auto full = graph.fresh(name + what);
+      graph.initializers.emplace(full, std::move(tensor));
+      quantize.inputs.push_back(full);
+      dequantize.inputs.push_back(full);
+    };
+    if (!q.zero) quantize.attributes["output_dtype"] = static_cast<std::int64_t>(q.codes.dtype);
+    add(".scale", std::move(q.scale));
+    if (q.zero) add(".zero", std::move(*q.zero));
+    const auto at = graph.nodes.insert(graph.nodes.begin() + first, std::move(quantize));
+    graph.nodes.insert(at + 1, std::move(dequantize));
+  }
+
   /// The initializer gives way to codes and scale; a DequantizeLinear makes its value again, so readers stay as they are.
   static Node replace(Graph& graph, const std::string& name, Rounded q, const Sharing& sharing) {
     Node node;
@@ -298,12 +369,12 @@ ESPALIER_PLUGIN(R"json({
   "description": "Quantization by rounding",
   "components": [{
     "name": "quantizer/rtn", "version": "0.1.0",
-    "summary": "Rounds weights to INT8 or INT4 by channel or group, activations too on request; the result is a standard QDQ model",
+    "summary": "Rounds weights to INT8 or INT4 by channel or group, activations too on request, or leaves them float for training under their rounding; the result is a standard QDQ model",
     "inputs": [
       {"name": "model", "type": "model", "help": "the model to quantize"}
     ],
     "outputs": [
-      {"name": "model", "type": "model", "help": "the same model with integer weights behind DequantizeLinear"}
+      {"name": "model", "type": "model", "help": "the same model with integer weights behind DequantizeLinear, or (trainable) float weights behind QuantizeLinear and DequantizeLinear"}
     ],
     "parameters": [
       {"name": "bits", "type": "integer", "default": 8, "choices": [4, 8], "unit": "bits", "help": "width of a weight"},
@@ -315,6 +386,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "activations", "type": "string", "default": "none", "choices": ["none", "dynamic"], "help": "leave what weights are multiplied with, or round it to 8 bits with the range found at run time"},
       {"name": "reduce_range", "type": "boolean", "default": true, "help": "with dynamic activations, 8-bit codes use 7 bits: processors without VNNI saturate sums of two full products"},
       {"name": "per", "type": "string", "default": "channel", "choices": ["channel", "tensor"], "help": "one scale for each output channel, or one for the whole tensor"},
+      {"name": "trainable", "type": "boolean", "default": false, "help": "weights stay float32 and the graph rounds them under fixed scales, so that a distiller trains them for it; the same stage without it then stores them as integers, whatever its bits and scope"},
       {"name": "scope", "type": "list<string>", "default": ["*"], "help": "patterns of the weights to quantize, such as *.mlp"},
       {"name": "exclude", "type": "list<string>", "default": [], "help": "patterns of the weights that stay as they are"},
       {"name": "embeddings", "type": "boolean", "default": true, "help": "quantize tables whose rows are looked up, one scale a row (a tied head with them)"},
@@ -322,7 +394,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"outputs": {"model": {"bytes": "model.bytes * bits / 32"}}, "memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
+    "estimate": {"outputs": {"model": {"bytes": "if(trainable, 1.1 * model.bytes, model.bytes * bits / 32)"}}, "memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
   }]
 })json",
                 ESPALIER_COMPONENT("quantizer/rtn", RoundToNearest));

@@ -370,6 +370,8 @@ TEST_CASE("quantized models give the same numbers in ONNX Runtime and OpenVINO")
     each("int4-channel", {{"bits", 4}}, 1e-3);
     each("int4-group", {{"bits", 4}, {"group", 16}, {"embedding_bits", 4}}, 1e-3);
     each("int4-group-zero-points", {{"bits", 4}, {"group", 16}, {"symmetric", false}, {"scale", "mse"}}, 1e-3);
+    each("trainable-int8", {{"trainable", true}}, 1e-3);
+    each("trainable-int4-group", {{"trainable", true}, {"bits", 4}, {"group", 16}, {"symmetric", false}}, 1e-3);
     // A code of an activation may fall to either side of a tie: one step of 255 somewhere.
     each("dynamic", {{"activations", "dynamic"}}, 0.03);
     for (const char* storage : {"f16", "bf16"}) {
@@ -378,7 +380,7 @@ TEST_CASE("quantized models give the same numbers in ONNX Runtime and OpenVINO")
       ++cases;
     }
   }
-  CHECK(cases == 16);
+  CHECK(cases == 20);
   const std::string call =
       std::string("'") + python + "' '" + source + "/tests/plugins/quantized_oracle.py' '" + folder.path().string() + "'";
   CHECK(std::system(call.c_str()) == 0);

@@ -11,6 +11,7 @@
 #include <ATen/ops/zeros.h>
 #include <c10/core/GradMode.h>
 #include <fmt/format.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include "run/op.h"
 #include "run/tensor.h"
@@ -20,9 +21,26 @@ namespace {
 
 using Results = std::vector<at::Tensor>;
 
-/// Scale or zero point, stretched so that it broadcasts over x: one number, one for each index of `axis`, or one for each block of
-/// `block_size` indices along it.
-at::Tensor spread(const RunView& v, const at::Tensor& x, const at::Tensor& factor) {
+/// Where blocks are whole, their axis is split in two, [blocks, block]: a factor for each block broadcasts then, and no tensor of
+/// the weight's size is made of the scales (nor kept for the backward pass).
+struct Split {
+  std::int64_t axis = -1, block = 0;
+
+  Split(const RunView& v, const at::Tensor& x, const at::Tensor& scale) {
+    const std::int64_t size = v.node.integer("block_size", 0);
+    if (size <= 0 || scale.dim() != x.dim() || (scale.numel() == 1 && scale.dim() <= 1) || x.numel() == 0) return;
+    const std::int64_t at = v.axis("axis", 1, x.dim());
+    if (x.size(at) % size != 0) return;
+    axis = at;
+    block = size;
+  }
+  at::Tensor apart(const at::Tensor& x) const { return axis < 0 ? x : x.unflatten(axis, {-1, block}); }
+  at::Tensor joined(const at::Tensor& x) const { return axis < 0 ? x : x.flatten(axis, axis + 1); }
+};
+
+/// Scale or zero point in a shape that broadcasts over x (split.apart(x)): one number, one for each index of `axis`, or one for
+/// each block of `block_size` indices along it.
+at::Tensor spread(const RunView& v, const at::Tensor& x, const at::Tensor& factor, const Split& split) {
   if (factor.numel() == 1 && factor.dim() <= 1) return factor.reshape({});
   const std::int64_t axis = v.axis("axis", 1, x.dim()), block = v.node.integer("block_size", 0);
   if (factor.dim() == 1 && block == 0) {
@@ -35,20 +53,23 @@ at::Tensor spread(const RunView& v, const at::Tensor& x, const at::Tensor& facto
   bool fits = factor.dim() == x.dim() && block > 0;
   for (std::int64_t i = 0; fits && i < x.dim(); ++i) fits = factor.size(i) == (i == axis ? (x.size(i) - 1) / block + 1 : x.size(i));
   if (!fits) v.fail(fmt::format("scales or zero points do not fit the input with block_size {} along axis {}", block, axis));
+  if (split.axis >= 0) return factor.unsqueeze(axis + 1);
   return at::repeat_interleave(factor, std::min(block, x.size(axis)), axis).narrow(axis, 0, x.size(axis));
 }
 
 /// (x - zero point) · scale. `x` is floating where QuantizeLinear kept a gradient.
 Results dequantize_linear(const RunView& v) {
   const at::Tensor &x = v.in(0), &scale = v.in(1);
-  at::Tensor centred;
+  const Split split(v, x, scale);
+  at::Tensor centred = split.apart(x);
   if (x.scalar_type() == at::kInt || x.scalar_type() == at::kLong) {  // subtract before rounding to the floating type
-    centred = (v.has(2) ? x.to(at::kLong) - spread(v, x, v.in(2).to(at::kLong)) : x).to(scale.scalar_type());
+    if (v.has(2)) centred = centred.to(at::kLong) - spread(v, x, v.in(2).to(at::kLong), split);
+    centred = centred.to(scale.scalar_type());
   } else {
-    centred = x.to(scale.scalar_type());
-    if (v.has(2)) centred = centred - spread(v, x, v.in(2).to(scale.scalar_type()));
+    centred = centred.to(scale.scalar_type());
+    if (v.has(2)) centred = centred - spread(v, x, v.in(2).to(scale.scalar_type()), split);
   }
-  return {centred * spread(v, x, scale)};
+  return {split.joined(centred * spread(v, x, scale, split))};
 }
 
 DType target_of(const RunView& v) {
@@ -59,8 +80,29 @@ DType target_of(const RunView& v) {
   return static_cast<DType>(v.node.integer("output_dtype", static_cast<std::int64_t>(DType::u8)));
 }
 
-/// Round(x / scale) + zero point, saturated. Where x carries a gradient, the integers stay in a floating tensor whose gradient
-/// passes straight through the rounding (Bengio et al., 2013) and is zero where the value saturates.
+/// Codes in x's own type. The gradient passes straight through the rounding (Bengio et al., 2013) and is zero where the code
+/// saturates. Of x's size only where that happens is kept for the backward pass, and only when it happens.
+struct StraightThrough : torch::autograd::Function<StraightThrough> {
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& scale,
+                            const at::Tensor* zero, double low, double high) {
+    at::Tensor codes = at::div(x, scale).round_();
+    if (zero->defined()) codes.add_(*zero);
+    const at::Tensor inside = codes.ge(low).logical_and_(codes.le(high));
+    torch::autograd::variable_list saved{scale};
+    if (!inside.all().item<bool>()) saved.push_back(inside);
+    context->save_for_backward(std::move(saved));
+    return codes.clamp_(low, high);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
+                                                 const torch::autograd::variable_list& gradients) {
+    const auto saved = context->get_saved_variables();
+    at::Tensor gradient = at::div(gradients[0], saved[0]);
+    if (saved.size() > 1) gradient = at::where(saved[1], gradient, 0.0);
+    return {gradient, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+/// Round(x / scale) + zero point, saturated. Where x carries a gradient, the integers stay in a floating tensor.
 Results quantize_linear(const RunView& v) {
   const at::Tensor& x = v.in(0);
   const DType target = target_of(v) == DType::undefined ? DType::u8 : target_of(v);
@@ -70,11 +112,16 @@ Results quantize_linear(const RunView& v) {
     v.fail(fmt::format("quantizing to {} is not supported", to_string(target)));
   const double low = with_sign ? -static_cast<double>(1 << (width - 1)) : 0,
                high = with_sign ? (1 << (width - 1)) - 1 : (1 << width) - 1;
-  const at::Tensor scaled = at::div(x, spread(v, x, v.in(1)).to(x.scalar_type()));
+  const Split split(v, x, v.in(1));
+  const at::Tensor parts = split.apart(x), scale = spread(v, x, v.in(1), split).to(x.scalar_type());
+  const at::Tensor zero = v.has(2) ? spread(v, x, v.in(2).to(x.scalar_type()), split) : at::Tensor();
+  if (c10::GradMode::is_enabled() && x.requires_grad() && !scale.requires_grad())
+    return {split.joined(StraightThrough::apply(parts, scale, &zero, low, high))};
+  const at::Tensor scaled = at::div(parts, scale);
   const bool grad = c10::GradMode::is_enabled() && scaled.requires_grad();
   at::Tensor rounded = grad ? scaled + (at::round(scaled.detach()) - scaled.detach()) : at::round(scaled);
-  if (v.has(2)) rounded = rounded + spread(v, x, v.in(2).to(x.scalar_type()));
-  const at::Tensor clamped = at::clamp(rounded, low, high);
+  if (zero.defined()) rounded = rounded + zero;
+  const at::Tensor clamped = split.joined(at::clamp(rounded, low, high));
   if (grad) return {clamped};
   const c10::ScalarType type = width == 4 ? (with_sign ? at::kChar : at::kByte) : scalar_type(target);
   // Through a wider type: LibTorch's cast from floating to 16-bit unsigned is not defined everywhere.
