@@ -291,14 +291,14 @@ void Dispatcher::read_control() {
     if (job == running_.end()) continue;
     if (message->exited != 0) {
       read_channel(*job);
-      conclude(job, message->status, message->peak_rss);
+      conclude(job, *message);
     } else if (message->pid > 0) {
       job->pid = message->pid;
       job->started = Clock::now();
       if (job->kill_at_birth) kill(*job);
     } else {
       job->outcome.error = failure(ErrorCode::resource, std::string("cannot fork a process: ") + std::strerror(message->error));
-      conclude(job, 0, 0);
+      conclude(job, {});
     }
   }
   if (gone) worker_died();
@@ -313,7 +313,7 @@ void Dispatcher::worker_died() {
     read_channel(*job);
     if (job->outcome.done.is_null() && !job->outcome.error)
       job->outcome.error = failure(ErrorCode::crashed, "the worker process died: " + cause, "run again; finished stages are kept");
-    conclude(job, 0, 0);
+    conclude(job, {});
   }
 }
 
@@ -360,11 +360,13 @@ void Dispatcher::kill(Running& job) {
     job.kill_at_birth = true;
 }
 
-void Dispatcher::conclude(std::list<Running>::iterator job, int status, std::int64_t peak_rss) {
+void Dispatcher::conclude(std::list<Running>::iterator job, const ChildMessage& ending) {
   const Stage& stage = *job->pending.job.stage;
   JobOutcome& outcome = job->outcome;
   outcome.seconds = std::chrono::duration<double>(Clock::now() - job->started).count();
-  outcome.peak_rss = peak_rss > 0 ? static_cast<std::uint64_t>(peak_rss) : 0;
+  outcome.cpu_seconds = ending.cpu_seconds;
+  outcome.peak_rss = ending.peak_rss > 0 ? static_cast<std::uint64_t>(ending.peak_rss) : 0;
+  const int status = ending.status;
   const bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   outcome.kind = JobOutcome::Kind::failed;
   if (outcome.done.is_object() && clean && !outcome.error) {

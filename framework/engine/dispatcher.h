@@ -31,6 +31,7 @@ struct JobOutcome {
   std::optional<ActionEntry> entry;           ///< cached: another process did it
   std::optional<StageResult::Failure> error;  ///< failed: code, message, where, hint as the cause gave them
   double seconds = 0;
+  double cpu_seconds = 0;  ///< of the stage's process and those that it waited for
   std::uint64_t peak_rss = 0;
   std::filesystem::path folder;  ///< blobs and "log"; removed by who takes the outcome; empty when nothing started
   std::optional<Store::Lock> lock;
@@ -69,7 +70,7 @@ class Dispatcher {
   void enforce_limits(Clock::time_point now);
   void cancel_all(Clock::time_point now);
   void kill(Running& job);
-  void conclude(std::list<Running>::iterator job, int status, std::int64_t peak_rss);
+  void conclude(std::list<Running>::iterator job, const ChildMessage& ending);
   void end(Pending& pending, JobOutcome outcome);
 
   Store& store_;

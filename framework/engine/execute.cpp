@@ -318,6 +318,7 @@ void Execution::publish(Step& step) {
     entry.figures[name] = value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
   entry.details = outcome.done.at("details");
   entry.seconds = outcome.seconds;
+  entry.cpu_seconds = outcome.cpu_seconds;
   entry.peak_rss = outcome.peak_rss;
   const std::string log = read_log(outcome.folder / "log");
   entry.log = store_.put(std::as_bytes(std::span<const char>(log))).digest;

@@ -37,6 +37,7 @@ std::string ActionEntry::text() const {
                      {"figures", figures_json},
                      {"details", details},
                      {"seconds", seconds},
+                     {"cpu_seconds", cpu_seconds},
                      {"peak_rss", peak_rss},
                      {"log", optional_digest(log)},
                      {"preimage", optional_digest(preimage)}};
@@ -56,6 +57,7 @@ ActionEntry ActionEntry::parse(std::string_view text) {
       entry.figures[name] = value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
     entry.details = json.at("details");
     entry.seconds = json.at("seconds").get<double>();
+    entry.cpu_seconds = json.value("cpu_seconds", 0.0);
     entry.peak_rss = json.at("peak_rss").get<std::uint64_t>();
     entry.log = optional_digest_at(json.at("log"));
     entry.preimage = optional_digest_at(json.at("preimage"));

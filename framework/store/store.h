@@ -18,6 +18,7 @@ struct ActionEntry {
   std::map<std::string, double> figures;
   Json details = Json::object();
   double seconds = 0;
+  double cpu_seconds = 0;  ///< processor time of all threads; 0 where it was not kept
   std::uint64_t peak_rss = 0;
   std::optional<Digest> log;       ///< blob
   std::optional<Digest> preimage;  ///< blob: the key's fields as JSON, for people and `why`

@@ -73,6 +73,8 @@ void report(int control, const ChildMessage& message) {
   ::_exit(run_stage(start.request.get(), start.channel.get()));
 }
 
+double seconds(const timeval& time) { return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec); }
+
 }  // namespace
 
 int serve(int control) {
@@ -98,7 +100,8 @@ int serve(int control) {
         ::kill(-pid, SIGKILL);  // what the stage started and left behind
         const auto child = children.find(pid);
         if (child == children.end()) continue;
-        report(control, {child->second, pid, 1, status, 0, usage.ru_maxrss * 1024});
+        report(control,
+               {child->second, pid, 1, status, 0, usage.ru_maxrss * 1024, seconds(usage.ru_utime) + seconds(usage.ru_stime)});
         children.erase(child);
       }
     }

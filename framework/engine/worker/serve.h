@@ -18,6 +18,7 @@ struct ChildMessage {
   std::int32_t status = 0;  ///< as from wait()
   std::int32_t error = 0;   ///< errno of a fork that failed
   std::int64_t peak_rss = 0;
+  double cpu_seconds = 0;
 };
 
 /// The worker's life: one thread, LibTorch warm, a forked child per request. Returns when the host's end is closed; all children
