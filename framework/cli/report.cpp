@@ -10,9 +10,11 @@
 
 #include "cli/command.h"
 #include "cli/report_comparison.h"
+#include "cli/report_estimates.h"
 #include "cli/report_page.h"
 #include "cli/table.h"
 #include "engine/engine.h"
+#include "engine/estimate.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -39,6 +41,29 @@ std::map<std::string, Json> last_words(const std::optional<Store::RunRecord>& ru
   return words;
 }
 
+/// What each stage was expected to take. The run's own record says so where it is about the same result; else it is told anew, from
+/// the same facts.
+void add_estimates(ReportData& data, const LoadedRecipe& loaded, Store& store, const std::map<std::string, Json>& words,
+                   const std::map<std::string, Digest>& keys) {
+  const auto anew = estimate_from_sources(loaded.plan, loaded.catalog, store, [&](const Stage& stage) -> const ActionEntry* {
+    for (const ReportRow& row : data.rows)
+      if (row.stage == &stage) return row.entry ? &*row.entry : nullptr;
+    return nullptr;
+  });
+  for (ReportRow& row : data.rows) {
+    const std::string& name = row.stage->name;
+    row.expected_memory = anew.at(name).memory;
+    row.expected_seconds = anew.at(name).seconds;
+    data.speed_known = data.speed_known || known_speed(store, row.stage->threads).has_value();
+    const auto word = words.find(name);
+    const auto key = keys.find(name);
+    if (word == words.end() || key == keys.end() || word->second.value("key", Json()) != key->second.hex()) continue;
+    const Json recorded = word->second.value("estimate", Json::object());
+    if (recorded.value("memory_bytes", Json()).is_number()) row.expected_memory = recorded["memory_bytes"].get<double>();
+    if (recorded.value("seconds", Json()).is_number()) row.expected_seconds = recorded["seconds"].get<double>();
+  }
+}
+
 ReportData collect(const LoadedRecipe& loaded, Store& store) {
   ReportData data;
   data.plan = &loaded.plan;
@@ -53,6 +78,9 @@ ReportData collect(const LoadedRecipe& loaded, Store& store) {
   }
   const auto words = last_words(run);
   const Preflight known = preflight(loaded.plan, store, loaded.catalog, {});
+  std::map<std::string, Digest> keys;
+  for (const PlannedStage& planned : known.stages)
+    if (planned.key) keys.emplace(planned.name, *planned.key);
   for (const Stage& stage : loaded.plan.stages) {
     ReportRow row;
     row.stage = &stage;
@@ -75,6 +103,7 @@ ReportData collect(const LoadedRecipe& loaded, Store& store) {
     }
     data.rows.push_back(std::move(row));
   }
+  add_estimates(data, loaded, store, words, keys);
   return data;
 }
 
@@ -113,9 +142,12 @@ Json summary(const ReportData& data, const std::string& page) {
                       {"use", row.stage->use},
                       {"status", row.status},
                       {"seconds", row.seconds},
-                      {"figures", figures}});
+                      {"figures", figures},
+                      {"estimate", estimate_json(row)}});
+    if (row.entry) stages.back().update({{"peak_rss_bytes", row.entry->peak_rss}, {"cpu_seconds", row.entry->cpu_seconds}});
   }
-  Json all = {{"schema", 1}, {"recipe", data.plan->name}, {"run", data.run_id}, {"page", page}, {"stages", stages}};
+  Json all = {{"schema", 1},  {"recipe", data.plan->name}, {"run", data.run_id},
+              {"page", page}, {"stages", stages},          {"estimates", estimates_json(data)}};
   if (const auto comparison = compare_roles(data)) all["comparison"] = comparison_json(data, *comparison);
   return all;
 }
@@ -149,6 +181,7 @@ CommandAction set_up(CLI::App& app) {
       print_json(summary(data, file));
     } else {
       print(terminal_table(data, common.colour_out));
+      print("\n" + estimates_table(data, common.colour_out));
       if (const auto comparison = compare_roles(data)) print("\n" + comparison_table(data, *comparison, common.colour_out));
       remark(common, "page: " + file);
     }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <map>
 
+#include "cli/table.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -225,9 +226,9 @@ std::string cell_text(const std::string& figure, const ComparedFigure::Cell& cel
 }
 
 std::string change_text(const ComparedFigure& figure, const Change& change) {
-  std::string text = change.ratio ? fmt::format("{:.3f}×", change.value) : fmt::format("{:+.4g}", change.value);
+  std::string text = change.ratio ? significant(change.value, 4) + "×" : fmt::format("{:+.4g}", change.value);
   if (change.interval)
-    text += change.ratio ? fmt::format(" [{:.3f}, {:.3f}]", change.interval->low, change.interval->high)
+    text += change.ratio ? fmt::format(" [{}, {}]", significant(change.interval->low, 4), significant(change.interval->high, 4))
                          : fmt::format(" [{:+.4g}, {:+.4g}]", change.interval->low, change.interval->high);
   const std::string said = verdict(figure, change);
   return said.empty() ? text : text + ", " + said;

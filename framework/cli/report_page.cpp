@@ -9,6 +9,7 @@
 
 #include "cli/report_charts.h"
 #include "cli/report_comparison.h"
+#include "cli/report_estimates.h"
 #include "cli/table.h"
 
 namespace espalier {
@@ -182,7 +183,7 @@ std::string figure_text(const std::string& name, double value) {
   if (name == "parameters" || name == "macs" || name == "tokens") return human_count(value);
   if (name.ends_with("_ms")) return fmt::format("{:.2f} ms", value);
   if (name.ends_with("_per_second")) return fmt::format("{:.1f}", value);
-  if (name == "speedup" || name.starts_with("speedup_")) return fmt::format("{:.2f}×", value);
+  if (name == "speedup" || name.starts_with("speedup_")) return significant(value, 3) + "×";
   if (name == "sparsity") return fmt::format("{:.1f} %", 100 * value);
   if (value == std::floor(value) && std::abs(value) < 1e15) return fmt::format("{:.0f}", value);
   return fmt::format("{:.4g}", value);
@@ -216,6 +217,7 @@ std::string report_page(const ReportData& data) {
   out += headline(data);
   out += "<h2>From source to package</h2><div class=wide>" + dag_chart(data) + "</div>";
   out += stage_table(data);
+  out += estimates_section(data);
   if (!charts.empty()) out += "<h2>Curves and widths</h2><section class=charts>" + charts + "</section>";
   if (!flames.empty()) out += "<h2>Where the time goes</h2>" + flames;
   out += "<h2>Every stage</h2>";

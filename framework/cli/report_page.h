@@ -16,6 +16,8 @@ struct ReportRow {
   std::optional<ActionEntry> entry;
   std::optional<Artifact> artifact;  ///< the default output
   double seconds = 0;                ///< what the work took when it was done
+  /// What was expected before the run, from the sources alone: bytes at the peak, and seconds.
+  std::optional<double> expected_memory, expected_seconds;
 
   /// A figure of the stage, or of the artifact that it made.
   std::optional<double> figure(const std::string& name) const;
@@ -29,6 +31,7 @@ struct ReportData {
   std::string when, run_id;     ///< of the last run; empty when there is none
   double seconds = 0;           ///< wall time of the last run
   std::string machine;
+  bool speed_known = false;  ///< the store knows how fast this machine is, so that time can be estimated
 };
 
 /// "134.5M", "98.4k": counts for people.

@@ -12,6 +12,7 @@
 #include "cli/packed.h"
 #include "cli/table.h"
 #include "engine/engine.h"
+#include "engine/estimate.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -69,7 +70,9 @@ std::string run_id(double started) {
   return text;
 }
 
-Json as_json(const StageResult& result) {
+Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
+
+Json as_json(const StageResult& result, const StageEstimate& estimate) {
   Json outputs = Json::object(), figures = Json::object();
   if (result.entry) {
     for (const auto& [port, output] : result.entry->outputs)
@@ -83,9 +86,13 @@ Json as_json(const StageResult& result) {
                {"key", result.key ? Json(result.key->hex()) : Json(nullptr)},
                {"outputs", std::move(outputs)},
                {"figures", std::move(figures)},
+               {"estimate", {{"memory_bytes", optional_number(estimate.memory)}, {"seconds", optional_number(estimate.seconds)}}},
                {"error", nullptr}};
   if (result.log) json["log"] = result.log->hex();
-  if (result.entry) json["peak_rss_bytes"] = result.entry->peak_rss;
+  if (result.entry) {
+    json["peak_rss_bytes"] = result.entry->peak_rss;
+    json["cpu_seconds"] = result.entry->cpu_seconds;
+  }
   if (result.error)
     json["error"] = {{"code", result.error->code},
                      {"message", result.error->message},
@@ -182,7 +189,12 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   const int code = exit_code_of(results);
   record.ok = code == 0;
   Json stages = Json::array();
-  for (const StageResult& result : results) stages.push_back(as_json(result));
+  auto estimates = estimate_from_sources(loaded->plan, loaded->catalog, store, [&](const Stage& stage) -> const ActionEntry* {
+    for (const StageResult& result : results)
+      if (result.name == stage.name) return result.entry ? &*result.entry : nullptr;
+    return nullptr;
+  });
+  for (const StageResult& result : results) stages.push_back(as_json(result, estimates[result.name]));
   record.summary = {{"schema", 1},     {"run", record.id},          {"recipe", record.recipe},
                     {"ok", record.ok}, {"seconds", record.seconds}, {"stages", std::move(stages)}};
   store.record_run(record);

@@ -83,6 +83,13 @@ std::string human_seconds(double seconds) {
   return fmt::format("{} h {:02} min", whole / 3600, whole % 3600 / 60);
 }
 
+std::string significant(double value, int digits) {
+  if (!std::isfinite(value) || value == 0) return fmt::format("{}", value);
+  constexpr int most = 12;
+  const int decimals = std::clamp(digits - 1 - static_cast<int>(std::floor(std::log10(std::abs(value)))), 0, most);
+  return fmt::format("{:.{}f}", value, decimals);
+}
+
 std::string coloured(std::string_view text, std::string_view colour, bool use) {
   if (!use) return std::string(text);
   static constexpr std::pair<std::string_view, int> codes[] = {{"bold", 1},    {"dim", 2},   {"red", 31}, {"green", 32},

@@ -25,6 +25,8 @@ class Table {
 std::string human_bytes(std::uint64_t bytes);
 /// "3 ms", "12.4 s", "5 min 03 s", "2 h 14 min".
 std::string human_seconds(double seconds);
+/// A number with so many significant digits and no exponent: "12300", "1.23", "0.000412".
+std::string significant(double value, int digits);
 /// Text in a colour of the terminal ("red", "green", "yellow", "bold", "dim"), or as it is.
 std::string coloured(std::string_view text, std::string_view colour, bool use);
 /// Control characters of foreign text (names from files, messages of plugins) replaced, so that they cannot drive the terminal.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <set>
 
 namespace espalier {
@@ -32,9 +33,28 @@ double bytes_of(const Json& paths) {
   return bytes;
 }
 
+/// Numbers in the arrays of .npy files, by the element size that their header states; bytes of all other files.
+double elements_of(const Json& paths) {
+  if (paths.is_array()) {
+    double sum = 0;
+    for (const Json& path : paths) sum += elements_of(path);
+    return sum;
+  }
+  const double bytes = bytes_of(paths);
+  if (!paths.is_string()) return bytes;
+  std::ifstream in(paths.get<std::string>(), std::ios::binary);
+  std::string head(128, '\0');
+  in.read(head.data(), static_cast<std::streamsize>(head.size()));
+  const auto at = head.find("'descr': '");
+  if (!head.starts_with("\x93NUMPY") || at == std::string::npos || at + 13 > head.size()) return bytes;
+  const char size = head[at + 12];  // after the byte order and the kind
+  return size >= '1' && size <= '8' ? bytes / (size - '0') : bytes;
+}
+
 /// Facts that follow from nothing but the kind of artifact.
 std::optional<double> implied(const Facts& facts, const std::string& fact) {
   if (fact == "sequence" && facts.contains("count")) return 1.0;
+  if (const auto bytes = facts.find("bytes"); fact == "open_bytes" && bytes != facts.end()) return 2 * bytes->second;
   return std::nullopt;
 }
 
@@ -92,7 +112,9 @@ class Names {
     const auto given = params_.find(info.name);
     const Json& value = given == params_.end() ? info.default_value : *given;
     if (rest == "bytes") return bytes_of(value);
+    if (rest == "elements") return elements_of(value);
     if (info.type == "component") return inside(value, rest);
+    if (info.type == "list<component>" && (rest == "memory" || rest == "seconds")) return together(value, rest);
     if (rest == "count") return static_cast<double>(value.size());
     if (!rest.empty()) {
       const auto found = value.is_object() ? value.find(rest) : value.end();
@@ -102,7 +124,20 @@ class Names {
     if (value.is_number()) return value.get<double>();
     if (value.is_boolean()) return value.get<bool>() ? 1.0 : 0.0;
     if (value.is_string()) return value.get<std::string>();
+    if (value.is_null()) return 0.0;
     return std::nullopt;
+  }
+  /// Of components that run one after the other: the largest memory, the sum of seconds.
+  std::optional<Value> together(const Json& list, const std::string& rest) const {
+    if (!list.is_array()) return std::nullopt;
+    double most = 0, sum = 0;
+    for (const Json& one : list) {
+      const auto value = inside(one, rest);
+      if (!value || !std::holds_alternative<double>(*value)) return std::nullopt;
+      most = std::max(most, std::get<double>(*value));
+      sum += std::get<double>(*value);
+    }
+    return rest == "memory" ? most : sum;
   }
   std::optional<Value> inside(const Json& value, const std::string& rest) const {
     if (value.is_null()) return rest == "use" ? Value(std::string()) : Value(0.0);  // left out
@@ -129,6 +164,19 @@ class Names {
   const Speed& speed_;
 };
 
+/// The line through the bytes that a stage reads, for components whose manifest says no more; nothing while a size is unknown.
+std::optional<double> linear_memory(const ComponentInfo& component, const Inputs& inputs, const Names& names) {
+  for (const PortInfo& port : component.inputs) {
+    const auto found = inputs.find(port.name);
+    const bool large = port.type == ArtifactType::model || port.type == ArtifactType::package || port.type == ArtifactType::dataset;
+    if (found == inputs.end() || !large) continue;
+    for (const Facts& facts : found->second)
+      if (!facts.contains("bytes")) return std::nullopt;
+  }
+  const auto bytes = names("input.bytes");
+  return component.memory_base + component.memory_per_byte * std::get<double>(*bytes);
+}
+
 /// What an output starts from: the first input of its type; a package, and a data set's scores, from the model.
 Facts starting_facts(const PortInfo& output, const ComponentInfo& component, const Inputs& inputs) {
   for (const ArtifactType type : {output.type, ArtifactType::model})
@@ -143,17 +191,36 @@ Facts starting_facts(const PortInfo& output, const ComponentInfo& component, con
   return {};
 }
 
+/// Of one position: free dimensions count once.
+double output_elements(const Json& outputs) {
+  double all = 0;
+  for (const Json& output : outputs) {
+    double elements = 1;
+    for (const Json& size : output.value("shape", Json::array()))
+      if (size.is_number()) elements *= size.get<double>();
+    all += elements;
+  }
+  return all;
+}
+
 }  // namespace
 
 Facts facts_of(const Artifact& artifact) {
   Facts facts;
   std::set<Digest> seen;
-  double bytes = 0;
-  for (const auto& [name, blob] : artifact.blobs)
-    if (seen.insert(blob.digest).second) bytes += static_cast<double>(blob.size);
+  double bytes = 0, largest = 0;
+  for (const auto& [name, blob] : artifact.blobs) {
+    const auto size = static_cast<double>(blob.size);
+    if (seen.insert(blob.digest).second) bytes += size;
+    largest = std::max(largest, size);
+  }
   facts["bytes"] = bytes;
   for (const auto& [name, value] : artifact.meta.items())
     if (value.is_number()) facts[name] = value.get<double>();
+  if (artifact.type == ArtifactType::model || artifact.type == ArtifactType::package)
+    facts["language"] = artifact.meta.value("task", Json()) == "causal-lm" ? 1 : 0;
+  if (artifact.type == ArtifactType::model) facts["largest_bytes"] = largest;
+  if (artifact.type == ArtifactType::model) facts["output_elements"] = output_elements(artifact.meta.value("outputs", Json()));
   return facts;
 }
 
@@ -162,7 +229,7 @@ StageEstimate estimate_stage(const Stage& stage, const Catalog& catalog, const I
   if (stage.component == nullptr) return estimate;
   const ComponentInfo& component = *stage.component;
   const Names names(component, stage.params, catalog, inputs, stage.threads, speed);
-  if (component.estimate.memory) estimate.memory = component.estimate.memory->value(names);
+  estimate.memory = component.estimate.memory ? component.estimate.memory->value(names) : linear_memory(component, inputs, names);
   if (component.estimate.seconds) estimate.seconds = component.estimate.seconds->value(names);
   for (const PortInfo& output : component.outputs) {
     Facts facts = starting_facts(output, component, inputs);
@@ -189,10 +256,24 @@ std::map<std::string, StageEstimate> estimate_plan(
       for (const StageInput& producer : producers) inputs[port].push_back(estimates[producer.stage].outputs[producer.port]);
     StageEstimate estimate = estimate_stage(stage, catalog, inputs, speed);
     for (const PortInfo& output : stage.component->outputs)
-      if (auto facts = known(stage, output.name)) estimate.outputs[output.name] = std::move(*facts);
+      if (const auto facts = known(stage, output.name))
+        for (const auto& [fact, value] : *facts) estimate.outputs[output.name][fact] = value;
     estimates[stage.name] = std::move(estimate);
   }
   return estimates;
+}
+
+std::map<std::string, StageEstimate> estimate_from_sources(const Plan& plan, const Catalog& catalog, Store& store,
+                                                           const std::function<const ActionEntry*(const Stage& stage)>& result) {
+  return estimate_plan(
+      plan, catalog,
+      [&](const Stage& stage, const std::string& port) -> std::optional<Facts> {
+        const ActionEntry* entry = stage.component->kind() == "source" ? result(stage) : nullptr;
+        if (entry == nullptr) return std::nullopt;
+        const auto output = entry->outputs.find(port);
+        return output == entry->outputs.end() ? std::nullopt : std::optional(facts_of(store.artifact(output->second.second)));
+      },
+      [&](int threads) { return known_speed(store, threads); });
 }
 
 }  // namespace espalier

@@ -6,6 +6,7 @@
 
 #include "cli/report_charts.h"
 #include "cli/report_comparison.h"
+#include "cli/report_estimates.h"
 
 using namespace espalier;
 using Catch::Approx;
@@ -45,7 +46,19 @@ class Report {
     evaluated("evaluator/perplexity", package, on, {{"perplexity", std::exp(samples.mean())}},
               {{"samples.nll", nll}, {"samples.tokens", samples.weights}}, std::move(params));
   }
-  const ReportData& data() {
+  /// A stage with a result, and what was expected of it.
+  void expected(const std::string& name, std::optional<double> memory, double peak, std::optional<double> seconds, double took) {
+    Stage stage;
+    stage.name = name;
+    stage.use = "pruner/described";
+    ActionEntry entry;
+    entry.peak_rss = static_cast<std::uint64_t>(peak);
+    add(std::move(stage), std::move(entry), {});
+    data_.rows.back().seconds = took;
+    data_.rows.back().expected_memory = memory;
+    data_.rows.back().expected_seconds = seconds;
+  }
+  ReportData& data() {
     data_.plan = &plan_;
     return data_;
   }
@@ -188,4 +201,42 @@ TEST_CASE("a flame's widths are shares of the time, layers in the order of their
   CHECK(svg.find(">model.layers.9<") < svg.find(">model.layers.10<"));
   CHECK(flame_chart("x", Json::object()).empty());
   CHECK(flame_chart("x", {{"columns", {"layer", "part", "operator", "ms"}}, {"rows", {{"a", "b", 3, 1.0}, {1}, "x"}}}).empty());
+}
+
+TEST_CASE("estimates stand beside outcomes, and the farthest is named") {
+  Report report;
+  report.expected("near", 1.2e9, 1e9, 1.9, 1);
+  report.expected("far", 4e8, 1e9, 0.1, 1);
+  report.expected("high", 1.3e9, 1e9, 2.1, 1);
+  report.expected("untold", {}, 1e9, {}, 1);
+  ReportData& data = report.data();
+  const Nearness memory = memory_nearness(data), time = time_nearness(data);
+  CHECK(memory.compared == 3);
+  CHECK(memory.near == 1);
+  CHECK(memory.worst == "far");
+  CHECK(memory.worst_ratio == Approx(0.4));
+  CHECK(time.near == 1);
+  CHECK(time.worst_ratio == Approx(0.1));
+  const std::string table = estimates_table(data, false);
+  CHECK(contains(table, "memory: 1 of 3 stages within 25 %, worst 0.400× (far); time: 1 of 3 within a factor of 2"));
+  CHECK(contains(table, "plan RECIPE --estimate"));
+  data.speed_known = true;
+  CHECK_FALSE(contains(estimates_table(data, false), "--estimate"));
+  const std::string page = report_page(data);
+  CHECK(contains(page, "Estimates and what happened"));
+  CHECK(contains(page, "<td class='n bad'>0.400×</td>"));
+  CHECK(contains(page, "<td class='n'>1.20×</td>"));
+  CHECK(estimates_json(data)["memory"]["worst"]["stage"] == "far");
+  CHECK(estimate_json(data.rows[3])["memory_ratio"].is_null());
+  CHECK(estimate_json(data.rows[0])["seconds_ratio"] == 1.9);
+}
+
+TEST_CASE("a ratio far from 1 keeps its digits") {
+  Report report;
+  report.package("small", 412);
+  report.package("control", 1e6);
+  report.package("base", 1e6);
+  const Comparison comparison = *compare_roles(report.data());
+  const ComparedFigure& size = figure(comparison, "size_bytes");
+  CHECK(change_text(size, *size.against[0]) == "0.0004120×");
 }

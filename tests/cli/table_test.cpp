@@ -38,4 +38,13 @@ TEST_CASE("seconds for people") {
   CHECK(human_seconds(std::numeric_limits<double>::quiet_NaN()) == "?");
 }
 
+TEST_CASE("numbers keep their significant digits") {
+  CHECK(significant(0.000412, 3) == "0.000412");
+  CHECK(significant(1.2345, 3) == "1.23");
+  CHECK(significant(-0.05, 2) == "-0.050");
+  CHECK(significant(12345.6, 3) == "12346");
+  CHECK(significant(0, 3) == "0");
+  CHECK(significant(std::numeric_limits<double>::infinity(), 3) == "inf");
+}
+
 TEST_CASE("foreign text cannot drive the terminal") { CHECK(printable("a\x1b[2J\nb\tc") == "a?[2J b c"); }

@@ -208,3 +208,62 @@ TEST_CASE("a plan can be estimated before anything but its sources has run") {
     CHECK(stages.at(stage)["memory_bytes"].get<double>() > 1e8);
   }
 }
+
+TEST_CASE("the report states what was expected beside what happened") {
+  const Workshop shop;
+  const std::string recipe = quoted(shop.recipe().string());
+  const auto report = [&] {
+    const Call call = shop.call("report " + recipe + " --json --out " + quoted((shop.folder() / "page.html").string()));
+    INFO(shop.errors());
+    REQUIRE(call.code == 0);
+    return Json::parse(call.out);
+  };
+  const Json before = report();
+  CHECK(before["estimates"]["memory"]["compared"] == 0);
+  CHECK_THAT(before["estimates"]["remarks"][0].get<std::string>(), Catch::Matchers::ContainsSubstring("sources"));
+
+  const Json run = shop.run("quality_base quality_original");
+  auto ran = by_name(run);
+  REQUIRE(ran.size() == 5);
+  for (const auto& [name, stage] : ran) {
+    INFO(name);
+    REQUIRE(stage["estimate"]["memory_bytes"].is_number());
+    CHECK(stage["cpu_seconds"].get<double>() > 0);
+  }
+  CHECK(ran.at("quality_base")["estimate"]["seconds"].is_null());  // the machine has not been measured
+  const Json untimed = report();
+  CHECK_THAT(untimed["estimates"]["remarks"][0].get<std::string>(), Catch::Matchers::ContainsSubstring("plan RECIPE --estimate"));
+  CHECK(untimed["estimates"]["memory"]["compared"] == 5);
+
+  REQUIRE(shop.call("plan " + recipe + " --estimate").code == 0);
+  const auto check = [&](const Json& told) {
+    auto stages = by_name(told);
+    for (const auto& [name, stage] : ran) {
+      INFO(name);
+      const Json& estimate = stages.at(name)["estimate"];
+      // Cached stages have the outcome of the run that made them.
+      CHECK(stages.at(name)["peak_rss_bytes"] == stage["peak_rss_bytes"]);
+      CHECK(stages.at(name)["seconds"] == stage["seconds"]);
+      CHECK(estimate["memory_bytes"] == stage["estimate"]["memory_bytes"]);
+      const double expected = estimate["memory_bytes"].get<double>(), peak = stage["peak_rss_bytes"].get<double>();
+      CHECK(std::abs(estimate["memory_ratio"].get<double>() - expected / peak) < 1e-9);
+      CHECK(expected > peak / 4);
+      CHECK(expected < peak * 4);
+      REQUIRE(estimate["seconds"].is_number());
+      CHECK(std::abs(estimate["seconds_ratio"].get<double>() - estimate["seconds"].get<double>() / stage["seconds"].get<double>()) <
+            1e-9);
+    }
+    CHECK(stages.at("package")["estimate"]["memory_bytes"].is_number());  // expected, and not there
+    CHECK(stages.at("package")["estimate"]["memory_ratio"].is_null());
+    CHECK(told["estimates"]["seconds"]["compared"] == 6);  // the corpus was made for the plan
+    CHECK(told["estimates"]["seconds"]["worst"]["ratio"].is_number());
+  };
+  check(report());
+  const Json again = shop.run("quality_base quality_original");
+  CHECK(with_status(again, "cached").size() == 5);
+  CHECK(by_name(again)["quality_base"]["estimate"]["seconds"].is_number());
+  check(report());
+  std::ostringstream html;
+  html << std::ifstream(shop.folder() / "page.html").rdbuf();
+  CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("Estimates and what happened"));
+}
