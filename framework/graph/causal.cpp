@@ -127,6 +127,25 @@ class Masks {
 
 }  // namespace
 
+bool is_causal_lm(const Graph& graph) {
+  const auto task = graph.metadata.find("espalier.task");
+  return task != graph.metadata.end() && task->second == "causal-lm";
+}
+
+bool has_past_inputs(const Graph& graph) {
+  return std::any_of(graph.inputs.begin(), graph.inputs.end(),
+                     [](const Value& value) { return value.name.starts_with("past_key_values."); });
+}
+
+std::int64_t position_limit(const Graph& graph) {
+  std::int64_t limit = 0;
+  for (const Node& node : graph.nodes) {
+    const Tensor* table = node.op == "RotaryEmbedding" ? graph.initializer(node.input(1)) : nullptr;
+    if (table && table->shape.size() == 2 && (limit == 0 || table->shape[0] < limit)) limit = table->shape[0];
+  }
+  return limit;
+}
+
 std::vector<CacheShape> cache_shapes(const Graph& graph) {
   const auto values = infer(graph);
   std::vector<CacheShape> shapes;

@@ -5,6 +5,13 @@ namespace espalier {
 
 /// Graph rewrites for causal language models (task "causal-lm": input_ids, attention_mask, position_ids → logits).
 
+/// The graph's task is "causal-lm".
+bool is_causal_lm(const Graph& graph);
+/// It has past_key_values inputs already.
+bool has_past_inputs(const Graph& graph);
+/// Positions that every rotary table of the graph covers; 0 when it has none.
+std::int64_t position_limit(const Graph& graph);
+
 /// Adds past_key_values.N.key|value [batch, kv_heads, past, head] inputs and present.N.key|value outputs, N counting Attention
 /// nodes in order; attention_mask becomes [batch, past + sequence]. Throws Error(invalid_input) when the graph has no causal
 /// Attention.

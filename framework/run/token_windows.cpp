@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "formats/model_artifact.h"
 #include "formats/package.h"
@@ -64,6 +65,31 @@ Subject open_subject(Context& context, const std::string& model_port, const std:
     subject.model = subject.backend.as<Runtime>().open_language_model(unpack(context, *subject.artifact), options);
   }
   return subject;
+}
+
+std::vector<Samples> sample_windows(Context& context, const TokenWindows& windows, const std::vector<std::string>& names,
+                                    const std::string& label, double (*shown)(double mean),
+                                    const std::function<std::vector<double>(std::size_t number)>& sums) {
+  std::vector<Samples> series(names.size());
+  double counted = 0, first = 0;
+  for (std::size_t w = 0; w < windows.size(); ++w) {
+    context.check_cancelled();
+    const std::vector<double> own = sums(w);
+    const auto count = static_cast<double>(windows[w].counted());
+    for (std::size_t s = 0; s < names.size(); ++s) {
+      if (!std::isfinite(own[s]))
+        throw Error(ErrorCode::failed, fmt::format("the {} of window {} is not a finite number", names[s], w), "port data",
+                    "the logits of a model hold infinities or NaN");
+      series[s].values.push_back(own[s] / count);
+      series[s].weights.push_back(count);
+    }
+    counted += count;
+    first += own[0];
+    context.progress({w + 1, windows.size(), "windows", {{label, shown(first / counted)}}});
+  }
+  context.figure("tokens", counted);
+  context.detail("samples.tokens", series[0].weights);
+  return series;
 }
 
 void state_quality(Context& context, const std::string& name, const std::string& detail, const Samples& samples,

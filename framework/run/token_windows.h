@@ -2,6 +2,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -57,6 +58,14 @@ struct Subject {
 };
 /// Throws Error(invalid_input) unless exactly one of both ports is given and its tokenizer is the data's.
 Subject open_subject(Context& context, const std::string& model_port, const std::string& package_port);
+
+/// Walks all windows. `sums` gives of a window, by its number, one sum over the counted tokens for each of `names`; what comes back
+/// are the means of the windows, in the same order, weighted by their counted tokens. Progress tells `shown` of the first mean
+/// under the name `label`. States the figure "tokens" and keeps "samples.tokens". Throws Error(failed) naming a sum that is not
+/// finite.
+std::vector<Samples> sample_windows(Context& context, const TokenWindows& windows, const std::vector<std::string>& names,
+                                    const std::string& label, double (*shown)(double mean),
+                                    const std::function<std::vector<double>(std::size_t number)>& sums);
 
 /// States a figure with its 95 % interval over windows (`NAME`, `NAME_low`, `NAME_high`; the bounds need two windows) and keeps the
 /// samples as "samples.DETAIL". `of` makes the figure out of the mean, monotonously (exp for a perplexity).

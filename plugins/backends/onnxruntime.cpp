@@ -13,6 +13,7 @@
 #include "graph/causal.h"
 #include "graph/onnxruntime_kernels.h"
 #include "run/runtime.h"
+#include "run/token_limits.h"
 #include "sdk/plugin.h"
 
 namespace espalier {
@@ -20,25 +21,6 @@ namespace {
 
 constexpr std::string_view kPast = "past_key_values.", kPresent = "present.";
 constexpr const char *kWhole = "model.onnx", *kLast = "last_position.onnx", *kData = "model.data";
-
-bool causal(const Graph& graph) {
-  const auto task = graph.metadata.find("espalier.task");
-  return task != graph.metadata.end() && task->second == "causal-lm";
-}
-
-bool has_past(const Graph& graph) {
-  return std::any_of(graph.inputs.begin(), graph.inputs.end(), [](const Value& v) { return v.name.starts_with(kPast); });
-}
-
-/// Positions that every rotary table of the graph covers; 0 when it has none.
-std::int64_t position_limit(const Graph& graph) {
-  std::int64_t limit = 0;
-  for (const Node& node : graph.nodes) {
-    const Tensor* table = node.op == "RotaryEmbedding" ? graph.initializer(node.input(1)) : nullptr;
-    if (table && table->shape.size() == 2 && (limit == 0 || table->shape[0] < limit)) limit = table->shape[0];
-  }
-  return limit;
-}
 
 /// `work` with ONNX Runtime's own exceptions turned into the project's; its messages name the node.
 template <class Work>
@@ -136,7 +118,7 @@ class OrtLanguageModel final : public LanguageModel {
 
   at::Tensor feed(std::span<const std::int64_t> tokens, bool all) override {
     const auto count = static_cast<std::int64_t>(tokens.size()), total = position_ + count;
-    check(tokens, all);
+    TokenLimits{where_, vocabulary_, positions_, last_only_}.check(tokens, all, position_);
     if (shared_) make_room(total);
     at::Tensor ids = at::empty({1, count}, at::kLong), positions = at::empty({1, count}, at::kLong),
                mask = at::empty({1, total}, at::kLong);
@@ -177,20 +159,6 @@ class OrtLanguageModel final : public LanguageModel {
     std::int64_t heads, size;
     at::Tensor buffer, next = {};
   };
-
-  void check(std::span<const std::int64_t> tokens, bool all) const {
-    if (tokens.empty()) throw_invalid("no tokens to feed", where_);
-    if (all && last_only_) throw Error(ErrorCode::internal, "opened for the last position only, asked for all", where_);
-    for (const std::int64_t token : tokens) {
-      if (token < 0 || token >= vocabulary_)
-        throw_invalid(fmt::format("token {} is outside the vocabulary of {}", token, vocabulary_), where_,
-                      "use the package's own tokenizer");
-    }
-    const std::int64_t total = position_ + static_cast<std::int64_t>(tokens.size());
-    if (positions_ > 0 && total > positions_)
-      throw_invalid(fmt::format("{} tokens do not fit: the model knows {} positions", total, positions_), where_,
-                    "shorten the prompt");
-  }
 
   /// Buffers of at least `total` positions; what is cached moves over.
   void make_room(std::int64_t total) {
@@ -276,9 +244,9 @@ class OnnxRuntime final : public Component, public Runtime {
   void run(Context& context) override {
     const Artifact& input = context.input("model");
     Graph graph = load_model(context, input);
-    const bool language = causal(graph), fuse = context.params().flag("kernels");
+    const bool language = is_causal_lm(graph), fuse = context.params().flag("kernels");
     const bool int8 = context.params().flag("dynamic_quantization");
-    if (language && !has_past(graph)) graph = with_kv_cache(graph);
+    if (language && !has_past_inputs(graph)) graph = with_kv_cache(graph);
     const std::int64_t positions = language ? position_limit(graph) : 0;
     Graph last = language ? last_position_only(graph) : Graph{};
     OnnxRuntimeRewrite done;
@@ -382,7 +350,10 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": ["onnxruntime"]},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 1.5e8, "memory_per_byte": 4, "output_per_byte": 1.05}
+    "estimate": {"memory": "1.03e8 + if(model.language, 1.78 * model.bytes + 1.6 * model.parameters, 3.5 * model.bytes)",
+                 "seconds": "if(model.language, 1.2, 0.05) + model.bytes / 2e8",
+                 "outputs": {"package": {"open_bytes": "1e7 + 1.03 * model.bytes"}},
+                 "memory_base": 1.5e8, "memory_per_byte": 4, "output_per_byte": 1.05}
   } ] })json",
                 ESPALIER_COMPONENT("backend/onnxruntime", OnnxRuntime));
 

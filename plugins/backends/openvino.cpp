@@ -27,6 +27,7 @@
 #include "formats/package.h"
 #include "graph/causal.h"
 #include "run/runtime.h"
+#include "run/token_limits.h"
 #include "sdk/plugin.h"
 
 namespace espalier {
@@ -34,26 +35,6 @@ namespace {
 
 namespace op = ov::op;
 constexpr std::string_view kPast = "past_key_values.", kPresent = "present.";
-
-bool causal(const Graph& graph) {
-  const auto task = graph.metadata.find("espalier.task");
-  return task != graph.metadata.end() && task->second == "causal-lm";
-}
-
-bool has_past(const Graph& graph) {
-  return std::any_of(graph.inputs.begin(), graph.inputs.end(), [](const Value& v) { return v.name.starts_with(kPast); });
-}
-
-/// Positions that every rotary table of the graph covers; 0 when it has none.
-std::int64_t position_limit(const Graph& graph) {
-  std::int64_t limit = 0;
-  for (const Node& node : graph.nodes) {
-    if (node.op != "RotaryEmbedding" || node.inputs.size() < 4) continue;
-    const Tensor* table = graph.initializer(node.input(1));
-    if (table && table->shape.size() == 2 && (limit == 0 || table->shape[0] < limit)) limit = table->shape[0];
-  }
-  return limit;
-}
 
 /// What a package remembers of its stage's parameters.
 struct Settings {
@@ -242,17 +223,8 @@ class OpenVinoModel final : public LanguageModel {
 
   at::Tensor feed(std::span<const std::int64_t> tokens, bool all) override {
     const auto count = static_cast<std::int64_t>(tokens.size());
-    if (count == 0) throw_invalid("no tokens to feed", where_);
-    if (all && last_only_) throw Error(ErrorCode::internal, "opened for the last position only, asked for all", where_);
-    for (const std::int64_t token : tokens) {
-      if (token < 0 || token >= vocabulary_)
-        throw_invalid(fmt::format("token {} is outside the vocabulary of {}", token, vocabulary_), where_,
-                      "use the package's own tokenizer");
-    }
+    TokenLimits{where_, vocabulary_, positions_, last_only_}.check(tokens, all, position_);
     const std::int64_t total = position_ + count;
-    if (positions_ > 0 && total > positions_)
-      throw_invalid(fmt::format("{} tokens do not fit: the model knows {} positions", total, positions_), where_,
-                    "shorten the prompt");
 
     const auto n = static_cast<std::size_t>(count);
     ov::Tensor ids(ov::element::i64, {1, n}), positions(ov::element::i64, {1, n}),
@@ -369,8 +341,8 @@ class OpenVino final : public Component, public Runtime {
   void run(Context& context) override {
     const Artifact& input = context.input("model");
     Graph graph = load_model(context, input);
-    const bool language = causal(graph);
-    if (language && !has_past(graph)) graph = with_kv_cache(graph);
+    const bool language = is_causal_lm(graph);
+    if (language && !has_past_inputs(graph)) graph = with_kv_cache(graph);
     Settings settings;
     settings.precision = context.params().text("precision_hint");
     settings.dynamic_quantization = context.params().flag("dynamic_quantization");
@@ -453,8 +425,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": ["openvino"]},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory": "max(2e8, 3.1 * model.bytes)",
-                 "seconds": "0.9 + model.bytes / 2.2e8",
+    "estimate": {"memory": "max(1.21e8 + 2 * model.bytes, 3.05 * model.bytes)",
+                 "seconds": "if(model.language, 0.9, 0.1) + model.bytes / 2.2e8",
+                 "outputs": {"package": {"open_bytes": "2.5e7 + 2.08 * model.bytes"}},
                  "memory_base": 1.5e8, "memory_per_byte": 3, "output_per_byte": 1.05}
   } ] })json",
                 ESPALIER_COMPONENT("backend/openvino", OpenVino));

@@ -7,7 +7,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "run/token_windows.h"
 #include "sdk/plugin.h"
@@ -46,31 +45,17 @@ class AgreementWithOriginal final : public Component {
     const Subject original = open_subject(context, "original", "original_package");
     const Subject candidate = open_subject(context, "model", "package");
     check_pair(*original.artifact, *candidate.artifact);
-    Samples kl, top1;
-    double counted = 0, sum = 0;
-    for (std::size_t w = 0; w < windows.size(); ++w) {
-      context.check_cancelled();
+    const auto itself = [](double mean) { return mean; };
+    const auto series = sample_windows(context, windows, {"divergence", "agreement"}, "kl", itself, [&](std::size_t w) {
       const at::Tensor theirs = windows.logits(*original.model, w), own = windows.logits(*candidate.model, w);
       if (theirs.size(1) != own.size(1))
         throw_invalid(fmt::format("the original gives logits of {} tokens, the candidate of {}", theirs.size(1), own.size(1)),
                       "evaluator/agreement", "compare models of the same vocabulary");
       const Agreement agreement = compare(theirs, own);
-      if (!std::isfinite(agreement.kl))
-        throw Error(ErrorCode::failed, fmt::format("the divergence in window {} is not a finite number", w), "evaluator/agreement",
-                    "the logits of one of the models hold infinities or NaN");
-      const auto count = static_cast<double>(windows[w].counted());
-      kl.values.push_back(agreement.kl / count);
-      top1.values.push_back(agreement.top1 / count);
-      kl.weights.push_back(count);
-      counted += count;
-      sum += agreement.kl;
-      context.progress({w + 1, windows.size(), "windows", {{"kl", sum / counted}}});
-    }
-    top1.weights = kl.weights;
-    state_quality(context, "kl", "kl", kl);
-    state_quality(context, "top1_agreement", "top1_agreement", top1);
-    context.figure("tokens", counted);
-    context.detail("samples.tokens", kl.weights);
+      return std::vector<double>{agreement.kl, agreement.top1};
+    });
+    state_quality(context, "kl", "kl", series[0]);
+    state_quality(context, "top1_agreement", "top1_agreement", series[1]);
   }
 
  private:
@@ -101,7 +86,9 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_WINDOW_PARAMETERS R"json(    ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": false,
-    "estimate": {"memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 0}
+    "estimate": {"memory": "1.3e8 + 2 * (model.bytes + original.bytes) + package.open_bytes + original_package.open_bytes + 3000 * max(original.output_elements, original_package.output_elements) + if(window, window, data.sequence) * 4 * (model.output_elements + original.output_elements + 1.8 * (package.output_elements + original_package.output_elements))",
+                 "seconds": "1.5 + (model.bytes + package.bytes + original.bytes + original_package.bytes) / 3e8 + if(limit, min(limit, data.count), data.count) * data.sequence * (2 * (model.macs + package.macs + original.macs + original_package.macs) / 0.6 + 8e3 * max(original.output_elements, original_package.output_elements)) / machine.flops",
+                 "memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/agreement", AgreementWithOriginal));
 

@@ -2,7 +2,6 @@
 #include <ATen/ops/logsumexp.h>
 #include <ATen/ops/sub.h>
 #include <ATen/ops/sum.h>
-#include <fmt/format.h>
 
 #include <cmath>
 
@@ -20,26 +19,15 @@ class Perplexity final : public Component {
     const TokenDataset data(context, context.input("data"));
     const TokenWindows windows(context, data);
     const Subject subject = open_subject(context, "model", "package");
-    Samples samples;
-    double sum = 0, counted = 0;
-    for (std::size_t w = 0; w < windows.size(); ++w) {
-      context.check_cancelled();
+    const auto perplexity = [](double mean) { return std::exp(mean); };
+    const Samples nll = sample_windows(context, windows, {"likelihood"}, "perplexity", perplexity, [&](std::size_t w) {
       const at::Tensor logits = windows.logits(*subject.model, w);
       const at::Tensor chosen = at::gather(logits, 1, windows.targets(w).unsqueeze(1)).squeeze(1);
-      const double nll = at::sum(at::sub(at::logsumexp(logits, 1).to(at::kDouble), chosen.to(at::kDouble))).item<double>();
-      if (!std::isfinite(nll))
-        throw Error(ErrorCode::failed, fmt::format("the likelihood of window {} is not a finite number", w), "evaluator/perplexity",
-                    "the model's logits hold infinities or NaN");
-      sum += nll;
-      counted += static_cast<double>(windows[w].counted());
-      samples.values.push_back(nll / static_cast<double>(windows[w].counted()));
-      samples.weights.push_back(static_cast<double>(windows[w].counted()));
-      context.progress({w + 1, windows.size(), "windows", {{"perplexity", std::exp(sum / counted)}}});
-    }
-    state_quality(context, "perplexity", "nll", samples, [](double mean) { return std::exp(mean); });
-    context.figure("nll", samples.mean());
-    context.figure("tokens", counted);
-    context.detail("samples.tokens", samples.weights);
+      const at::Tensor each = at::sub(at::logsumexp(logits, 1).to(at::kDouble), chosen.to(at::kDouble));
+      return std::vector<double>{at::sum(each).item<double>()};
+    })[0];
+    state_quality(context, "perplexity", "nll", nll, perplexity);
+    context.figure("nll", nll.mean());
   }
 };
 
@@ -60,7 +48,7 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_WINDOW_PARAMETERS R"json(    ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": false,
-    "estimate": {"memory": "if(package.bytes, 5.4e8 + 2 * package.bytes, 3.6e8 + model.bytes)",
+    "estimate": {"memory": "1e8 + 2 * model.bytes + package.open_bytes + if(window, window, data.sequence) * 4 * (1.3 * model.output_elements + 3.2 * package.output_elements)",
                  "seconds": "2 + if(limit, min(limit, data.count), data.count) * data.sequence * 2 * (model.macs + package.macs) / (0.6 * machine.flops)",
                  "memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
