@@ -235,8 +235,13 @@ void TrainerComponent::run(Context& context) {
   }
   if (result.resumed_at > 0) context.figure("resumed_at", static_cast<double>(result.resumed_at));
   context.figure("steps_taken", static_cast<double>(result.losses.size()));
-  context.figure("tokens", static_cast<double>(result.tokens));
-  if (result.seconds > 0) context.figure("tokens_per_second", static_cast<double>(result.tokens) / result.seconds);
+  // Examples of arrays have no tokens: they are counted themselves.
+  const auto examples = static_cast<std::int64_t>(result.losses.size()) * context.params().integer("batch") *
+                        context.params().integer("accumulation");
+  const std::string unit = result.tokens > 0 ? "tokens" : "samples";
+  const auto fed = static_cast<double>(result.tokens > 0 ? result.tokens : examples);
+  context.figure(unit, fed);
+  if (result.seconds > 0) context.figure(unit + "_per_second", fed / result.seconds);
   for (const auto& [name, value] : trained.figures) context.figure(name, value);
   for (const auto& [name, value] : trained.details) context.detail(name, value);
   Json curve = Json::array();

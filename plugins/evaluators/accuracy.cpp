@@ -6,6 +6,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 
@@ -14,6 +15,7 @@
 #include "run/arrays.h"
 #include "run/runtime.h"
 #include "sdk/plugin.h"
+#include "sdk/statistics.h"
 
 namespace espalier {
 namespace {
@@ -21,18 +23,13 @@ namespace {
 constexpr std::string_view kWho = "evaluator/accuracy";
 constexpr std::int64_t kTop = 5;
 
-constexpr double kZ = 1.959963984540054;  // 95 %
-
-struct Interval {
-  double low, high;
-};
-
 /// Wilson's score interval of a proportion (1927) at 95 %: honest near 0 and 1, where the normal one is not.
 Interval wilson(double right, double count) {
+  constexpr double kZ = 1.959963984540054;
   const double p = right / count, z2 = kZ * kZ / count;
   const double middle = (p + z2 / 2) / (1 + z2);
   const double half = kZ / (1 + z2) * std::sqrt(p * (1 - p) / count + z2 / (4 * count));
-  return {std::max(0.0, middle - half), std::min(1.0, middle + half)};
+  return {p, std::max(0.0, middle - half), std::min(1.0, middle + half)};
 }
 
 /// McNemar's exact test (1947): of `lost + won` examples that only one of two got right, how unlikely so uneven a split is.
@@ -191,13 +188,14 @@ class Accuracy final : public Component {
       lost += baseline.right[i] > own.right[i];
       won += own.right[i] > baseline.right[i];
     }
-    // The difference of two paired proportions and its normal interval.
     const auto count = static_cast<double>(own.right.size()), apart = static_cast<double>(lost - won);
-    const double half = kZ * std::sqrt(static_cast<double>(lost + won) - apart * apart / count) / count;
     context.figure("accuracy_baseline", baseline.correct() / count);
     context.figure("accuracy_drop_points", 100 * apart / count);
-    context.figure("accuracy_drop_points_low", 100 * (apart / count - half));
-    context.figure("accuracy_drop_points_high", 100 * (apart / count + half));
+    const std::array<Samples, 2> both{Samples{baseline.right, {}}, Samples{own.right, {}}};
+    if (const auto drop = bootstrap(both, [](std::span<const double> means) { return 100 * (means[0] - means[1]); })) {
+      context.figure("accuracy_drop_points_low", drop->low);
+      context.figure("accuracy_drop_points_high", drop->high);
+    }
     context.figure("accuracy_drop_p", mcnemar(lost, won));
     context.detail("paired", {{"columns", {"lost", "won", "examples"}}, {"rows", Json::array({Json::array({lost, won, count})})}});
     context.detail("samples.baseline_correct", baseline.right);
@@ -225,7 +223,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": false,
-    "estimate": {"memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
+    "estimate": {"memory": "1.01e8 + data.bytes + 1.3 * (model.bytes + baseline.bytes) + package.open_bytes + baseline_package.open_bytes + 0.85 * batch * max(max(model.activation_bytes, package.activation_bytes), max(baseline.activation_bytes, baseline_package.activation_bytes))",
+                 "seconds": "0.1 + ceil(if(limit, min(limit, data.count), data.count) / batch) * batch * 2 * (model.macs + package.macs + baseline.macs + baseline_package.macs) / (0.65 * machine.flops)",
+                 "memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/accuracy", Accuracy));
 

@@ -1,3 +1,4 @@
+#include <ATen/ops/argmax.h>
 #include <ATen/ops/log_softmax.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <cmath>
 
 #include "deploy/tiny.h"
+#include "run/arrays.h"
 #include "run/dataset.h"
 #include "run/models.h"
 #include "sdk/error.h"
@@ -158,6 +160,52 @@ TEST_CASE("windows, stride and limit of perplexity") {
   CHECK(marked.figures.at("perplexity") != two.figures.at("perplexity"));
   CHECK(refused([&] { run({{"window", 32}, {"stride", 33}}); }));
   CHECK(refused([&] { run({{"window", 1 << 20}}); }));
+}
+
+TEST_CASE("accuracy of a package is that of the model, in every runtime, alone and against a baseline") {
+  Tiny& tiny = Tiny::get();
+  Context& context = tiny.workshop.context();
+  constexpr std::int64_t count = 70;  // a whole batch and a part of one
+  const Graph graph = residual_network(8), other = residual_network(8, 2);
+  std::uint64_t seed = 5;
+  const Tensor images = normal({count, 1, 12, 12}, 1, seed);
+  const auto answers = [&](const Graph& of) {
+    const auto model = deployed_model(of, {2, false});
+    const at::Tensor best = at::argmax(model->run({{"image", to_aten(images)}}).at("scores"), 1);
+    return std::vector<std::int64_t>(best.const_data_ptr<std::int64_t>(), best.const_data_ptr<std::int64_t>() + count);
+  };
+  // Labels: what the model says, but for every fifth example.
+  std::vector<std::int64_t> labels = answers(graph);
+  const std::vector<std::int64_t> others = answers(other);
+  for (std::size_t i = 0; i < labels.size(); i += 5) labels[i] = (labels[i] + 1) % 4;
+  double same = 0;
+  for (std::size_t i = 0; i < labels.size(); ++i) same += others[i] == labels[i] ? 1 : 0;
+  REQUIRE(same < 56);
+  const Artifact data = save_arrays(context, {{"image", images}, {"labels", Tensor::of(DType::i64, {count}, labels)}}, {});
+  const auto save = [&](const Graph& of) {
+    Artifact model = save_model(context, of);
+    model.meta["task"] = "image-classification";
+    return model;
+  };
+
+  const std::string backend = GENERATE("backend/openvino", "backend/libtorch", "backend/onnxruntime");
+  INFO(backend);
+  const Artifact package = tiny.package(backend, save(graph)), baseline = tiny.package(backend, save(other));
+  const Outcome alone = tiny.workshop.run("evaluator/accuracy", {{"package", package}, {"data", data}});
+  CHECK(alone.figures.at("examples") == count);
+  CHECK(alone.figures.at("accuracy") == Approx(56.0 / 70));
+  std::vector<double> right;
+  for (std::size_t i = 0; i < labels.size(); ++i) right.push_back(i % 5 == 0 ? 0 : 1);
+  CHECK(alone.details.at("samples.correct").get<std::vector<double>>() == right);
+  const Outcome pair = tiny.workshop.run("evaluator/accuracy",
+                                         {{"package", package}, {"baseline_package", baseline}, {"data", data}}, {{"batch", 16}});
+  CHECK(pair.figures.at("accuracy_baseline") == Approx(same / 70));
+  CHECK(pair.figures.at("accuracy_drop_points") == Approx(100 * (same - 56) / 70));
+  CHECK(pair.figures.at("accuracy_drop_points_high") < 0);
+  // A package beside a model, too.
+  const Outcome mixed = tiny.workshop.run("evaluator/accuracy", {{"package", package}, {"baseline", save(graph)}, {"data", data}});
+  CHECK(mixed.figures.at("accuracy_drop_points") == 0);
+  CHECK(refused([&] { tiny.workshop.run("evaluator/accuracy", {{"package", package}, {"model", save(graph)}, {"data", data}}); }));
 }
 
 TEST_CASE("an evaluator wants one subject, and data of the subject's tokenizer") {

@@ -207,6 +207,10 @@ TEST_CASE("a regression is trained on values") {
   context.run("distiller/finetune", {{"steps", 60}, {"batch", 16}, {"learning_rate", 5e-3}},
               {{"model", save_model(context, toy_residual_network())}, {"data", data}});
   CHECK(context.figures.at("loss_last") < 0.3 * context.figures.at("loss_first"));
+  // Examples are counted where there are no tokens.
+  CHECK(context.figures.at("samples") == 60 * 16);
+  CHECK(context.figures.at("samples_per_second") > 0);
+  CHECK_FALSE(context.figures.contains("tokens"));
 }
 
 TEST_CASE("accuracy counts what is right, with its interval, and what was lost against a baseline") {
@@ -239,6 +243,12 @@ TEST_CASE("accuracy counts what is right, with its interval, and what was lost a
   double tail = 0, ways = std::pow(0.5, n);  // binomial coefficients times 2^-n, one after the other
   for (double k = 0; k <= std::min(lost, won); ways *= (n - k) / (k + 1), ++k) tail += ways;
   CHECK_THAT(context.figures.at("accuracy_drop_p"), WithinAbs(std::min(1.0, 2 * tail), 1e-9));
+  // The drop's interval is the library's, paired by example, as the report compares two stages.
+  const std::array<Samples, 2> both{Samples{base, {}}, Samples{own, {}}};
+  const auto drop = *bootstrap(both, [](std::span<const double> means) { return means[0] - means[1]; });
+  CHECK_THAT(context.figures.at("accuracy_drop_points_low"), WithinAbs(100 * drop.low, 1e-9));
+  CHECK_THAT(context.figures.at("accuracy_drop_points_high"), WithinAbs(100 * drop.high, 1e-9));
+  CHECK(context.figures.at("accuracy_drop_points_low") <= context.figures.at("accuracy_drop_points"));
   // Wilson's bounds are where the score test turns: |p̂ - p| = z √(p (1 - p) / n).
   for (const char* bound : {"accuracy_low", "accuracy_high"}) {
     const double p = context.figures.at(bound);
