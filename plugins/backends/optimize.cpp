@@ -100,7 +100,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 1e8, "memory_per_byte": 1.2, "output_per_byte": 1}
+    "estimate": {"memory": "7.4e7 + if(model.language, 4e7 + 1.25 * model.largest_bytes, 0.1 * model.bytes)",
+                 "seconds": "0.03 + if(model.language, 0.1, 0)",
+                 "memory_base": 1e8, "memory_per_byte": 1.2, "output_per_byte": 1}
   } ] })json",
                 ESPALIER_COMPONENT("backend/optimize", Optimize));
 

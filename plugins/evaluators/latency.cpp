@@ -223,7 +223,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": true, "runtimes": []},
     "byte_exact": false, "exclusive": true,
-    "estimate": {"memory_base": 6e8, "memory_per_byte": 1.6, "output_per_byte": 0}
+    "estimate": {"memory": "1e8 + max(package.open_bytes, baseline.open_bytes) + if(package.language, 0.1 * prompt, 1) * package.activation_bytes",
+                 "seconds": "if(package.language, 0.8, 0.15) + (package.bytes + baseline.bytes) / 4e8 + (warmup + if(samples, samples, if(package.language, 5, 100))) * if(package.language, prompt * 2 * (package.macs + baseline.macs) / (0.7 * machine.flops) + decode * (0.004 + (package.bytes + baseline.bytes) / machine.bandwidth), 2e-4 + 2 * (package.macs + baseline.macs) / (0.5 * machine.flops))",
+                 "memory_base": 6e8, "memory_per_byte": 1.6, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/latency", Latency));
 

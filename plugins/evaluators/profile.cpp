@@ -174,7 +174,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "byte_exact": false, "exclusive": true,
-    "estimate": {"memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
+    "estimate": {"memory": "9.5e7 + 1.02 * model.bytes + if(model.language, 0.45 * tokens, 1) * model.activation_bytes",
+                 "seconds": "0.2 + model.bytes / 4e8 + (warmup + repetitions) * if(model.language, tokens, 1) * 2 * model.macs / (0.55 * machine.flops)",
+                 "memory_base": 6e8, "memory_per_byte": 2.2, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/profile", Profile));
 

@@ -126,7 +126,9 @@ ESPALIER_PLUGIN(R"json({
     "parameters": [],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory_base": 100000000, "memory_per_byte": 1.1, "output_per_byte": 0.0}
+    "estimate": {"memory": "7.4e7 + model.bytes + package.bytes",
+                 "seconds": "0.1 + (model.bytes + package.bytes) / 5e8",
+                 "memory_base": 1e8, "memory_per_byte": 1.1, "output_per_byte": 0}
   } ] })json",
                 ESPALIER_COMPONENT("evaluator/size", Size));
 

@@ -109,7 +109,9 @@ ESPALIER_PLUGIN(R"json({
       {"name": "over", "type": "string", "default": "group", "choices": ["group", "model"], "help": "normalise each group by itself, or all together (layers stay comparable under global ranking)"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 0.01}
+    "estimate": {"memory": "metrics.memory",
+                 "seconds": "metrics.seconds",
+                 "memory_base": 8e8, "memory_per_byte": 3, "output_per_byte": 0.01}
   }]
 })json",
                 ESPALIER_COMPONENT("metric/ensemble", Ensemble));

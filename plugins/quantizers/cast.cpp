@@ -156,7 +156,10 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory_base": 1e8, "memory_per_byte": 0.7, "output_per_byte": 0.51}
+    "estimate": {"memory": "7.4e7 + 0.5 * model.bytes + 0.5 * model.largest_bytes",
+                 "seconds": "0.03 + model.bytes / 3.4e8",
+                 "outputs": {"model": {"bytes": "0.51 * model.bytes", "largest_bytes": "0.5 * model.largest_bytes"}},
+                 "memory_base": 1e8, "memory_per_byte": 0.7, "output_per_byte": 0.51}
   }]
 })json",
                 ESPALIER_COMPONENT("quantizer/cast", Cast));

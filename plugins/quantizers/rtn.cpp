@@ -394,7 +394,10 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"outputs": {"model": {"bytes": "if(trainable, 1.1 * model.bytes, model.bytes * bits / 32)"}}, "memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
+    "estimate": {"memory": "7.4e7 + if(trainable, 1.1 * model.bytes, max(1.5 * model.largest_bytes, 1.02 * model.bytes * bits / 32))",
+                 "seconds": "0.03 + model.bytes / if(scale == \"mse\", 1.2e8, 2.8e8)",
+                 "outputs": {"model": {"bytes": "if(trainable, 1.1 * model.bytes, (model.bytes - model.language * model.largest_bytes) * (bits / 32 + if(group, 1 / group, 0)) + model.language * model.largest_bytes * if(embedding_bits == 16, 1, embedding_bits / 32))", "largest_bytes": "model.largest_bytes * if(trainable, 1, bits / 32)"}},
+                 "memory_base": 1e8, "memory_per_byte": 0.6, "output_per_byte": 0.3}
   }]
 })json",
                 ESPALIER_COMPONENT("quantizer/rtn", RoundToNearest));

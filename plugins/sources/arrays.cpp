@@ -313,7 +313,9 @@ ESPALIER_PLUGIN(R"json({
       {"name": "limit", "type": "integer", "default": 0, "min": 0, "unit": "examples", "help": "keep only the first examples of the part; 0: all"}
     ],
     "depends": {"seed": true, "threads": false, "runtimes": ["torch"]},
-    "estimate": {"memory_base": 4e8, "memory_per_byte": 10, "output_per_byte": 4}
+    "estimate": {"memory": "7.8e7 + files.bytes + 4 * files.elements * (if(mean.count + std.count + scale + float32, 1, min(1, max(0, 4 * files.elements / files.bytes - 1.1))) + max(if(mean.count + std.count + scale + float32, 1, min(1, max(0, 4 * files.elements / files.bytes - 1.1))), if(part == \"all\", 0, 1)))",
+                 "seconds": "0.02 + 4 * files.elements / 4e8",
+                 "memory_base": 4e8, "memory_per_byte": 10, "output_per_byte": 4}
   }]
 })json",
                 ESPALIER_COMPONENT("source/arrays", ArraySource));

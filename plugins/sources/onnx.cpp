@@ -134,7 +134,9 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory_base": 1e8, "memory_per_byte": 1.5, "output_per_byte": 1.05}
+    "estimate": {"memory": "7.5e7 + 1.9 * path.bytes + 1.02 * data.bytes",
+                 "seconds": "0.02 + (path.bytes + data.bytes) / 9e8",
+                 "memory_base": 1e8, "memory_per_byte": 1.5, "output_per_byte": 1.05}
   }]
 })json",
                 ESPALIER_COMPONENT("source/onnx", OnnxSource));
