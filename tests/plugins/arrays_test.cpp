@@ -10,6 +10,7 @@
 #include "formats/model_artifact.h"
 #include "run/arrays.h"
 #include "run/session.h"
+#include "sdk/statistics.h"
 #include "toy_model.h"
 
 using namespace espalier;
