@@ -232,7 +232,7 @@ TEST_CASE("the report states what was expected beside what happened") {
   }
   CHECK(ran.at("quality_base")["estimate"]["seconds"].is_null());  // the machine has not been measured
   const Json untimed = report();
-  CHECK_THAT(untimed["estimates"]["remarks"][0].get<std::string>(), Catch::Matchers::ContainsSubstring("plan RECIPE --estimate"));
+  CHECK_THAT(untimed["estimates"]["remarks"].dump(), Catch::Matchers::ContainsSubstring("plan RECIPE --estimate"));
   CHECK(untimed["estimates"]["memory"]["compared"] == 5);
 
   REQUIRE(shop.call("plan " + recipe + " --estimate").code == 0);
