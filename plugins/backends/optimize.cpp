@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "formats/model_artifact.h"
 #include "graph/memory_plan.h"
 #include "graph/passes.h"
@@ -60,6 +62,11 @@ class Optimize final : public Component {
     check_names(wanted);
     Graph graph = load_model(context, context.input("model"));
     const auto before = graph.nodes.size();
+    const auto transposes = [&] {
+      return std::count_if(graph.nodes.begin(), graph.nodes.end(),
+                           [](const Node& node) { return node.op == "Transpose" && node.domain.empty(); });
+    };
+    context.figure("transposes_before", static_cast<double>(transposes()));
     context.progress({0, 1, "rewriting the graph", {}});
     const std::vector<PassReport> reports = optimize(graph, wanted, static_cast<int>(context.params().integer("rounds")));
     graph.validate();
@@ -76,6 +83,7 @@ class Optimize final : public Component {
     context.detail("passes", {{"columns", {"pass", "changes", "nodes before", "nodes after", "notes"}}, {"rows", rows}});
     context.figure("nodes_before", static_cast<double>(before));
     context.figure("nodes_after", static_cast<double>(graph.nodes.size()));
+    context.figure("transposes_after", static_cast<double>(transposes()));
     if (context.params().flag("plan_memory")) arrange(context, graph);
     context.output("model", save_model(context, graph));
     context.progress({1, 1, "rewriting the graph", {}});

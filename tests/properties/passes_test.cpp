@@ -238,6 +238,40 @@ TEST_CASE("transposes are merged with their neighbours") {
   CHECK(apply("transposes", other) == 0);
 }
 
+TEST_CASE("layout lets nodes between transposes work in the layout around them") {
+  {
+    Sketch s;  // as exporters of channels-last networks write it, with a branch, a softmax, a mean and constants of lower rank
+    const auto x = s.input("x", {2, 6, 5, 4}), y = s.input("y", {2, 6, 5, 4});
+    const auto a = s.transposed(x, {0, 2, 3, 1}), b = s.transposed(y, {0, 2, 3, 1});
+    const auto sum = s.op("Add", {s.op("Relu", {a}), s.op("Mul", {b, s.row(6)})});
+    const auto likely = s.op("Softmax", {sum}, {{"axis", std::int64_t{-1}}});
+    const auto centred = s.op("Sub", {sum, s.op("ReduceMean", {sum, s.list({1, -1})})});
+    const auto both = s.op("Concat", {likely, centred}, {{"axis", std::int64_t{3}}});
+    const auto scaled = s.op("Clip", {s.op("Mul", {both, s.weight("field", {5, 1, 12}, 0.5)}), s.scalar(-1), s.scalar(1)});
+    auto graph = s.done({s.transposed(scaled, {0, 3, 1, 2})});
+    CHECK(apply("layout", graph) == 3);
+    CHECK(count(graph, "Transpose") == 0);
+    CHECK(graph.initializers.size() == 5);
+  }
+  {
+    Sketch s;  // one that stays: somebody else reads the middle, yet two go
+    const auto x = s.input("x", {2, 6, 5});
+    const auto middle = s.op("Sigmoid", {s.op("Relu", {s.transposed(x, {0, 2, 1})})});
+    auto graph = s.done({s.transposed(s.op("Exp", {middle}), {0, 2, 1}), s.op("MatMul", {middle, s.weight("w", {6, 4}, 0.5)})});
+    CHECK(apply("layout", graph) == 1);
+    CHECK(count(graph, "Transpose") == 1);
+  }
+  {
+    Sketch s;  // nothing to win: the result is wanted in the new order, or a second order comes in
+    const auto x = s.input("x", {2, 3, 4}), y = s.input("y", {4, 2, 3});
+    auto graph = s.done({s.op("Relu", {s.transposed(x, {2, 0, 1})}), s.op("Add", {s.transposed(x, {2, 0, 1}), y})});
+    CHECK(apply("layout", graph) == 0);
+    Sketch t;  // Flatten cares for the order of axes
+    auto other = t.done({t.transposed(t.op("Flatten", {t.transposed(t.input("x", {4, 3}), {1, 0})}), {1, 0})});
+    CHECK(apply("layout", other) == 0);
+  }
+}
+
 TEST_CASE("no-ops go, and what changes something stays") {
   Sketch s;
   auto x = s.op("Identity", {s.input("x", {2, 3, 4})});

@@ -23,6 +23,7 @@ class Pattern {
   std::optional<double> number(const std::string& value) const;
   /// One reader, and neither an output of the graph nor read by the body of an If or Loop.
   bool read_once(const std::string& value) const;
+  bool exposed(const std::string& value) const { return exposed_.contains(value); }  ///< such an output, or read by such a body
   /// Shape of a value; nullptr when not known.
   const Shape* shape(const std::string& value) const;
   DType dtype(const std::string& value) const;
