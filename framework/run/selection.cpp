@@ -5,7 +5,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
+#include <optional>
 #include <queue>
 #include <set>
 #include <tuple>
@@ -176,6 +178,111 @@ std::vector<std::int64_t> order_of(const std::vector<double>& scores) {
   return order;
 }
 
+/// `units` of each group, its least important, into the selection.
+void take(Selection& selection, const std::vector<CoupledGroup>& groups, const std::map<std::size_t, std::int64_t>& units,
+          const std::vector<std::vector<std::int64_t>>& order, ElementCount& count) {
+  for (auto [g, n] : units) {
+    if (n == 0) continue;
+    selection.removed += count.remove(g, n);
+    auto& gone = selection.removal[groups[g].id];
+    gone.assign(order[g].begin(), order[g].begin() + n);
+    std::sort(gone.begin(), gone.end());
+  }
+}
+
+std::string_view name_of(ThresholdOptions::Relative relative) {
+  return relative == ThresholdOptions::Relative::mean ? "mean" : "largest";
+}
+
+/// Per group, what the threshold is a share of; 1 where it is none.
+std::vector<double> references_of(const std::vector<CoupledGroup>& groups, const Scores& scores, const ThresholdOptions& options) {
+  using Relative = ThresholdOptions::Relative;
+  if (options.relative_to == Relative::none) return std::vector<double>(groups.size(), 1.0);
+  const bool all = options.across == ThresholdOptions::Across::all;
+  std::vector<double> references;
+  double sum = 0, units = 0, max = -std::numeric_limits<double>::infinity();
+  for (const auto& group : groups) {
+    if (!all) sum = units = 0, max = -std::numeric_limits<double>::infinity();
+    for (double score : scores_of(scores, group)) {
+      sum += score;
+      max = std::max(max, score);
+      ++units;
+    }
+    references.push_back(options.relative_to == Relative::mean ? sum / units : max);
+  }
+  if (all) std::fill(references.begin(), references.end(), references.empty() ? 1.0 : references.back());
+  for (std::size_t g = 0; g < groups.size(); ++g)
+    if (references[g] < 0)
+      throw_invalid(
+          fmt::format("the {} score {} is {:.4g}: a threshold cannot be a share of a negative number", name_of(options.relative_to),
+                      all ? "of all groups" : fmt::format("of group \"{}\"", groups[g].id), references[g]),
+          "parameter relative_to", "relative_to = \"none\" compares the scores themselves");
+  return references;
+}
+
+/// Units below the threshold that stay, and why.
+struct Held {
+  std::int64_t free = 0, by_minimum = 0;
+  std::vector<std::size_t> groups;  ///< that minimum holds
+};
+
+/// How far the smallest score is from the threshold; nothing where every reference is 0.
+std::string nothing_below(const ThresholdOptions& threshold, const std::vector<double>& references,
+                          const std::vector<BelowThreshold>& report) {
+  std::optional<std::size_t> nearest;
+  const auto nearness = [&](std::size_t g) { return report[g].smallest / references[g]; };
+  for (std::size_t g = 0; g < report.size(); ++g)
+    if (references[g] > 0 && (!nearest || nearness(g) < nearness(*nearest))) nearest = g;
+  if (!nearest) return {};
+  const auto& row = report[*nearest];
+  auto text = fmt::format("threshold {} takes nothing: the smallest score is {:.4g} (group \"{}\")", threshold.threshold,
+                          row.smallest, row.group);
+  if (threshold.relative_to == ThresholdOptions::Relative::none) return text;
+  return text + fmt::format(", {:.4g} times the {} score {}, {:.4g}", nearness(*nearest), name_of(threshold.relative_to),
+                            threshold.across == ThresholdOptions::Across::all ? "of all groups" : "of its group",
+                            references[*nearest]);
+}
+
+void warn(Selection& selection, const SelectionOptions& options, const ThresholdOptions& threshold, const Held& held,
+          const std::vector<double>& references, const std::vector<BelowThreshold>& report) {
+  const bool all = threshold.across == ThresholdOptions::Across::all;
+  std::int64_t below = 0, removed = 0;
+  std::vector<std::string> empty;
+  for (std::size_t g = 0; g < report.size(); ++g) {
+    below += report[g].below;
+    removed += report[g].removed;
+    if (references[g] == 0) empty.push_back(report[g].group);
+  }
+  if (!empty.empty())
+    selection.warnings.push_back(fmt::format(
+        "the {} score of {} is 0, and nothing is below a share of 0: {}relative_to = \"none\" with a small threshold takes units "
+        "that score 0",
+        name_of(threshold.relative_to),
+        all                 ? "all groups"
+        : empty.size() == 1 ? fmt::format("group \"{}\"", empty.front())
+                            : fmt::format("{} groups (\"{}\")", empty.size(), empty.front()),
+        all ? "" : "across = \"all\" or "));
+  if (below == 0)
+    if (auto text = nothing_below(threshold, references, report); !text.empty()) selection.warnings.push_back(std::move(text));
+  if (held.by_minimum > 0)
+    selection.warnings.push_back(fmt::format(
+        "{} of {} units below the threshold stay, because {} keep{} the share minimum = {}, one unit at least{}: \"{}\"{}",
+        held.by_minimum, below, held.groups.size() == 1 ? "a group" : fmt::format("{} groups", held.groups.size()),
+        held.groups.size() == 1 ? "s" : "", options.minimum,
+        options.multiple > 1 ? fmt::format(", rounded up to multiple = {}", options.multiple) : "",
+        report[held.groups.front()].group, held.groups.size() == 1 ? "" : " and others"));
+  if (removed < held.free)
+    selection.warnings.push_back(
+        fmt::format("{} of {} units below the threshold stay, because no more than maximum = {} of the "
+                    "parameters in scope may go",
+                    held.free - removed, below, threshold.maximum));
+  if (below > 0 && held.free == 0 && held.by_minimum == 0)
+    selection.warnings.push_back(
+        fmt::format("{} units are below the threshold, and all stay: fewer than a step of multiple = {} in "
+                    "every group",
+                    below, options.multiple));
+}
+
 }  // namespace
 
 const std::vector<double>& scores_of(const Scores& scores, const CoupledGroup& group) {
@@ -241,13 +348,66 @@ Selection select_units(const Graph& graph, const std::vector<CoupledGroup>& grou
     }
     units.insert(taken.begin(), taken.end());
   }
-  for (auto [g, n] : units) {
-    if (n == 0) continue;
-    selection.removed += count.remove(g, n);
-    auto& gone = selection.removal[groups[g].id];
-    gone.assign(order[g].begin(), order[g].begin() + n);
-    std::sort(gone.begin(), gone.end());
+  take(selection, groups, units, order, count);
+  return selection;
+}
+
+void check_threshold(const SelectionOptions& options, const ThresholdOptions& threshold) {
+  const auto share = [](std::string_view name, double value) {
+    if (!(value >= 0 && value <= 1))
+      throw_invalid(fmt::format("{} {} is no share between 0 and 1", name, value), fmt::format("parameter {}", name));
+  };
+  share("minimum", options.minimum);
+  share("maximum", threshold.maximum);
+  if (options.multiple < 1)
+    throw_invalid(fmt::format("multiple is {}; it must be at least 1", options.multiple), "parameter multiple");
+  if (!std::isfinite(threshold.threshold))
+    throw_invalid(fmt::format("threshold {} is no finite number", threshold.threshold), "parameter threshold");
+  if (threshold.threshold < 0 && threshold.relative_to != ThresholdOptions::Relative::none)
+    throw_invalid(fmt::format("threshold {} is negative, and relative to the {} score it must be 0 or more", threshold.threshold,
+                              name_of(threshold.relative_to)),
+                  "parameter threshold", "relative_to = \"none\" compares the scores themselves");
+}
+
+Selection select_below(const Graph& graph, const std::vector<CoupledGroup>& groups, const Scores& scores,
+                       const SelectionOptions& options, const ThresholdOptions& threshold, std::vector<BelowThreshold>& report) {
+  check_threshold(options, threshold);
+  const auto references = references_of(groups, scores, threshold);
+  Pool pool;
+  std::vector<Steps> steps;
+  std::vector<std::vector<std::int64_t>> order;
+  std::vector<std::vector<double>> ascending;
+  report.clear();
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto& own = scores_of(scores, groups[g]);
+    order.push_back(order_of(own));
+    BelowThreshold row{groups[g].id, static_cast<std::int64_t>(own.size()), 0, 0, 0, threshold.threshold * references[g]};
+    row.below = std::count_if(own.begin(), own.end(), [&](double score) { return score < row.bound; });
+    row.smallest = own[static_cast<std::size_t>(order.back().front())];
+    auto& sorted = ascending.emplace_back();
+    for (auto u : order.back()) sorted.push_back(own[std::size_t(u)] / (references[g] > 0 ? references[g] : 1));
+    report.push_back(std::move(row));
+    steps.push_back(steps_of(groups[g], options));
+    pool.groups.push_back(g);
   }
+  Selection selection;
+  ElementCount count(graph, groups);
+  selection.total = count.total();
+  Held held;
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const auto free = within(steps[g], report[g].below);
+    if (report[g].below > steps[g].most) {
+      held.by_minimum += report[g].below - steps[g].most;
+      held.groups.push_back(g);
+    }
+    held.free += free;
+    steps[g].most = free;
+  }
+  const auto budget = static_cast<std::int64_t>(std::floor(threshold.maximum * static_cast<double>(selection.total) + 1e-6));
+  const auto units = least_important(groups, pool, steps, ascending, budget, count);
+  for (auto [g, n] : units) report[g].removed = n;
+  take(selection, groups, units, order, count);
+  warn(selection, options, threshold, held, references, report);
   return selection;
 }
 
