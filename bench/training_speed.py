@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-OURS = [("f32", "plain"), ("f32", "checkpoint")]
+OURS = [("f32", "plain"), ("f32", "checkpoint"), ("bf16", "plain"), ("bf16", "checkpoint")]
 
 
 def torch_side(folder, kind, steps):
@@ -110,7 +110,7 @@ def main(program, model, folder, steps=4, rounds=2):
         for name in calls:
             if name.startswith("ours"):
                 print(f"{name} / {peer}: speed {speed[name] / speed[peer]:.2f}, memory {runs[name]['peak'] / runs[peer]['peak']:.2f}")
-    if "ours bf16 plain" in speed: print(f"bf16 / f32, ours: speed {speed['ours bf16 plain'] / speed['ours f32 plain']:.2f}")
+    print(f"bf16 / f32, ours: speed {speed['ours bf16 plain'] / speed['ours f32 plain']:.2f}")
 
 
 if __name__ == "__main__":
