@@ -128,10 +128,6 @@ def peer(cut, folder, steps):
     teacher, student, trained = cut(folder, windows["corpus"])
     parameters = sum(w.numel() for w in trained)
     print(f"cut to {parameters} parameters after {time.time() - begin:.1f} s", file=sys.stderr, flush=True)
-    untrained, aside = None, time.time()
-    if steps == 0:
-        untrained = perplexity(student)
-    begin += time.time() - aside
     optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
     order = torch.randperm(len(windows["corpus"]), generator=torch.Generator().manual_seed(0))
     for step in range(steps):
@@ -151,7 +147,7 @@ def peer(cut, folder, steps):
             print(f"step {step + 1}: loss {soft.item():.4f}, {(time.time() - begin):.0f} s", file=sys.stderr, flush=True)
     seconds = time.time() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "perplexity": untrained or perplexity(student), "parameters": parameters}))
+    print(json.dumps({"seconds": seconds, "peak_bytes": peak, "perplexity": perplexity(student), "parameters": parameters}))
 
 
 PEERS = {"torch": cut_plain, "torch-pruning": cut_torch_pruning}
