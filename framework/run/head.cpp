@@ -28,6 +28,12 @@ at::Tensor flat(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}); }
 /// [width, vocabulary], a view.
 at::Tensor across(const at::Tensor& weight, bool transposed) { return transposed ? weight.t() : weight; }
 
+/// What a product of `type` takes. Without kernels for bf16, rounded operands are multiplied in f32.
+at::Tensor operand(const at::Tensor& value, c10::ScalarType type) {
+  const at::Tensor rounded = value.to(type);
+  return type == at::kBFloat16 && !has_bf16_kernels() ? rounded.to(at::kFloat) : rounded;
+}
+
 bool plain_gemm(const Node& node) {
   return node.op == "Gemm" && node.input(2).empty() && node.integer("transA", 0) == 0 && node.number("alpha", 1) == 1;
 }
@@ -174,30 +180,28 @@ std::optional<Head> find_head(const Graph& graph, const std::string& logits) {
 
 std::int64_t HeadValues::vocabulary() const { return weight.size(transposed ? 0 : 1); }
 
-at::Tensor HeadValues::logits() const { return hidden.matmul(across(weight, transposed).to(hidden.scalar_type())); }
+at::Tensor HeadValues::logits() const {
+  const auto type = hidden.scalar_type();
+  return operand(hidden, type).matmul(operand(across(weight, transposed), type)).to(type);
+}
 
 HeadLoss head_loss(const HeadValues& student, const HeadTargets& targets, std::int64_t positions) {
   check(student, targets);
   const bool grad = c10::GradMode::is_enabled();
   const auto type = student.hidden.scalar_type();
-  // Without kernels for bf16, rounded operands are multiplied in f32.
-  const auto product = [&](const at::Tensor& value) {
-    return type == at::kBFloat16 && !has_bf16_kernels() ? value.to(type).to(at::kFloat) : value.to(type);
-  };
-  const at::Tensor hidden = product(flat(student.hidden)), weight = across(student.weight, student.transposed);
+  const at::Tensor hidden = operand(flat(student.hidden), type), weight = across(student.weight, student.transposed);
   Walk walk;
   walk.targets = &targets;
   walk.hidden = hidden.detach();
-  walk.weight = product(weight.detach());
+  walk.weight = operand(weight.detach(), type);
   walk.wide = type == at::kDouble ? at::kDouble : at::kFloat;
   if (targets.hard > 0) walk.counted = std::max<std::int64_t>(targets.labels.ge(0).sum().item<std::int64_t>(), 1);
   if (targets.soft > 0 && targets.teacher_logits.defined()) {
     walk.teacher.logits = flat(targets.teacher_logits.detach());
   } else if (targets.soft > 0) {
-    const at::Tensor matrix = across(targets.teacher.weight.detach(), targets.teacher.transposed);
-    const bool narrow = targets.teacher.hidden.scalar_type() == at::kBFloat16;
-    walk.teacher.hidden = narrow ? product(flat(targets.teacher.hidden.detach())) : flat(targets.teacher.hidden.detach());
-    walk.teacher.weight = narrow ? product(matrix) : matrix.to(walk.teacher.hidden.scalar_type());
+    const HeadValues& teacher = targets.teacher;
+    walk.teacher.hidden = operand(flat(teacher.hidden.detach()), teacher.hidden.scalar_type());
+    walk.teacher.weight = operand(across(teacher.weight.detach(), teacher.transposed), teacher.hidden.scalar_type());
   }
   if (positions <= 0) {  // pieces of about one size
     const std::int64_t pieces = (hidden.size(0) * student.vocabulary() + chunk_elements - 1) / chunk_elements;

@@ -267,3 +267,20 @@ TEST_CASE("the report states what was expected beside what happened") {
   html << std::ifstream(shop.folder() / "page.html").rdbuf();
   CHECK_THAT(html.str(), Catch::Matchers::ContainsSubstring("Estimates and what happened"));
 }
+
+TEST_CASE("every recipe that comes along is valid, but for files that are fetched or given") {
+  const Workshop shop;
+  const fs::path source = std::getenv("ESPALIER_SOURCE");
+  std::size_t seen = 0;
+  for (const char* folder : {"pipelines", "bench"})
+    for (const auto& entry : fs::directory_iterator(source / folder)) {
+      if (entry.path().extension() != ".toml") continue;
+      ++seen;
+      const Call call = shop.call("validate " + quoted(entry.path().string()) + " --json");
+      INFO(entry.path() << "\n" << call.out);
+      const Json told = Json::parse(call.out);
+      for (const Json& finding : told["diagnostics"]) CHECK(finding["code"] == "missing-file");
+      CHECK(told["ok"].get<bool>() == (call.code == 0));
+    }
+  CHECK(seen >= 8);
+}
