@@ -35,7 +35,8 @@ std::string cell(const std::optional<double>& value, const std::function<std::st
   return value ? "<td class=n>" + escape_html(text(*value)) + "</td>" : "<td class=n>–</td>";
 }
 
-/// "before → after" of a quantity that several stages state: the first stage that states it against the last.
+/// "before → after" of a quantity: the original against the candidate where the recipe names both and they state it, else the
+/// largest against the smallest that a stage states.
 std::string change_card(const ReportData& data, const std::string& title,
                         const std::function<std::optional<double>(const ReportRow&)>& of,
                         const std::function<std::string(double)>& text, bool only_packages) {
@@ -45,6 +46,15 @@ std::string change_card(const ReportData& data, const std::string& title,
     if (!of(row)) continue;
     if (!first || *of(row) > *of(*first)) first = &row;
     if (!last || *of(row) <= *of(*last)) last = &row;
+  }
+  if (const auto& roles = data.plan->report) {
+    const auto named = [&](const std::string& name) -> const ReportRow* {
+      for (const ReportRow& row : data.rows)
+        if (row.stage->name == name && of(row)) return &row;
+      return nullptr;
+    };
+    const ReportRow *original = named(roles->original), *candidate = named(roles->candidate);
+    if (original && candidate) first = original, last = candidate;
   }
   if (!first || !last || first == last) return {};
   const double a = *of(*first), b = *of(*last);

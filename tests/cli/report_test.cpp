@@ -98,6 +98,17 @@ TEST_CASE("without [report] nothing is compared, and the page has no such part")
   CHECK_FALSE(contains(report_page(report.data()), "Candidate, control, original"));
 }
 
+TEST_CASE("the card of sizes compares what the recipe compares") {
+  Report report;
+  report.package("base", 4000);
+  report.package("base_elsewhere", 4100);  // the original in another runtime
+  report.package("small_elsewhere", 900);
+  report.package("small", 1000);
+  CHECK(contains(report_page(report.data()), "-75.0 % · base → small<"));
+  report.plan().report.reset();
+  CHECK(contains(report_page(report.data()), "-78.0 % · base_elsewhere → small_elsewhere<"));
+}
+
 TEST_CASE("quality is compared over the same windows, text by text, and what is noise is called so") {
   Report report;
   std::vector<double> control, worse, alike;
