@@ -1,6 +1,5 @@
 #include "run/packed.h"
 
-#include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -11,6 +10,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "run/parallel.h"
 #include "sdk/error.h"
 
 #if defined(__x86_64__)
@@ -222,7 +222,7 @@ void multiply_few(const float* x, std::int64_t m, const PackedMatrix& w, float* 
         sums.push_back(static_cast<float>(sum));
       }
   }
-  at::parallel_for(0, w.outputs, 1 + 32768 / std::max<std::int64_t>(w.inputs, 1), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, w.outputs, 1 + 32768 / std::max<std::int64_t>(w.inputs, 1), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t n = begin; n < end; ++n) {
       const Row row = weights[n];
       for (std::int64_t i = 0; i < m; ++i) {
@@ -246,7 +246,7 @@ at::Tensor multiply_many(const at::Tensor& x, const PackedMatrix& w) {
   float* to = wide.mutable_data_ptr<float>();
   for (std::int64_t start = 0; start < w.outputs; start += piece) {
     const std::int64_t count = std::min(piece, w.outputs - start);
-    at::parallel_for(0, count, 1 + 32768 / w.inputs, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(0, count, 1 + 32768 / w.inputs, [&](std::int64_t begin, std::int64_t end) {
       for (std::int64_t n = begin; n < end; ++n) widen_row(w, kernel, weights[start + n], to + n * w.inputs);
     });
     at::Tensor part = out.narrow(1, start, count);

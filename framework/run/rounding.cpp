@@ -1,6 +1,5 @@
 #include "run/rounding.h"
 
-#include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
@@ -9,6 +8,7 @@
 #include <cmath>
 #include <limits>
 
+#include "run/parallel.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -163,7 +163,7 @@ Rounded round_to_grid(const std::string& name, const Tensor& weight, const Grid&
   std::vector<double> errors(scales.size()), squares(scales.size());
   std::atomic<bool> finite = true;
   const std::int64_t grain = 1 + 65536 * layout.shares / std::max<std::int64_t>(weight.count(), 1);
-  at::parallel_for(0, layout.shares, grain, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, layout.shares, grain, [&](std::int64_t begin, std::int64_t end) {
     std::vector<float> share;
     for (std::int64_t s = begin; s < end; ++s) {
       share.clear();

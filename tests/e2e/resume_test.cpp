@@ -21,7 +21,7 @@ using Json = nlohmann::json;
 
 namespace {
 
-constexpr const char* recipe = R"([recipe]
+constexpr const char* head = R"([recipe]
 name = "resume"
 seed = 3
 
@@ -36,7 +36,9 @@ use       = "source/text"
 files     = ["train.txt"]
 tokenizer = "@base.tokenizer"
 sequence  = 48
+)";
 
+constexpr const char* tuned = R"(
 [stages.tuned]
 use            = "distiller/finetune"
 model          = "@base"
@@ -44,6 +46,19 @@ data           = "@corpus"
 steps          = 150
 batch          = 2
 resume_every   = 8
+)";
+
+constexpr const char* iterative = R"(
+[stages.tuned]
+use            = "pruner/iterative"
+model          = "@base"
+data           = "@corpus"
+heldout        = "@corpus"
+rounds         = 4
+share          = 0.15
+channels_scope = ["*.mlp"]
+metric         = { use = "metric/taylor", samples = 4 }
+recover        = { use = "distiller/distill", steps = 6, resume_every = 3 }
 )";
 
 std::string text_of(const fs::path& file) {
@@ -54,12 +69,12 @@ std::string text_of(const fs::path& file) {
 
 class Folder {
  public:
-  Folder() {
+  explicit Folder(const char* stage) {
     std::string pattern = (fs::temp_directory_path() / "espalier-resume-XXXXXX").string();
     REQUIRE(mkdtemp(pattern.data()));
     path = pattern;
     espalier::test::write_tiny_model(path);
-    std::ofstream(path / "recipe.toml") << recipe;
+    std::ofstream(path / "recipe.toml") << head << stage;
   }
   ~Folder() {
     std::error_code ignored;
@@ -133,10 +148,21 @@ long steps_on_disk(const fs::path& store) {
   return -1;
 }
 
+/// Rounds of the state that lies in the store, or -1.
+long rounds_on_disk(const fs::path& store) {
+  std::error_code error;
+  for (const auto& entry : fs::recursive_directory_iterator(store / "tmp", error)) {
+    if (entry.path().filename() != "rounds") continue;
+    const std::string state = text_of(entry.path());
+    if (const auto at = state.find("\"round\":"); at != std::string::npos) return std::atol(state.c_str() + at + 8);
+  }
+  return -1;
+}
+
 }  // namespace
 
 TEST_CASE("training that is killed with kill -9 repeats little and ends with the digest of an unbroken run") {
-  const Folder folder;
+  const Folder folder(tuned);
   Run whole(folder, "whole");
   REQUIRE(whole.wait() == 0);
   const Json expected = whole.stage();
@@ -167,4 +193,40 @@ TEST_CASE("training that is killed with kill -9 repeats little and ends with the
   CHECK(got.at("figures").at("loss_last") == expected.at("figures").at("loss_last"));
   CHECK_FALSE(expected.at("figures").contains("resumed_at"));
   CHECK(steps_on_disk(folder.path / "broken") == -1);  // nothing stays behind
+}
+
+TEST_CASE("iterative pruning that is killed with kill -9 goes on at its round, to the digest of an unbroken run") {
+  const Folder folder(iterative);
+  Run whole(folder, "whole");
+  const int done = whole.wait();
+  INFO(whole.errors());
+  REQUIRE(done == 0);
+  const Json expected = whole.stage();
+  CHECK(expected.at("figures").at("rounds") == 4);
+
+  long reached = -1;
+  {
+    Run broken(folder, "broken");
+    for (int i = 0; i < 24000 && reached < 2; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      reached = std::max(reached, rounds_on_disk(folder.path / "broken"));
+    }
+    INFO(broken.errors());
+    REQUIRE(reached >= 2);
+    broken.kill();
+  }
+  for (int i = 0; i < 100; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  reached = rounds_on_disk(folder.path / "broken");
+  REQUIRE(reached >= 2);
+
+  Run again(folder, "broken");
+  const int code = again.wait();
+  INFO(again.errors());
+  REQUIRE(code == 0);
+  const Json got = again.stage();
+  CHECK(got.at("outputs").at("model").at("digest") == expected.at("outputs").at("model").at("digest"));
+  CHECK(got.at("outputs").at("masks").at("digest") == expected.at("outputs").at("masks").at("digest"));
+  CHECK(got.at("figures").at("resumed_at") == reached);
+  CHECK(got.at("figures").at("heldout_loss_after") == expected.at("figures").at("heldout_loss_after"));
+  CHECK(rounds_on_disk(folder.path / "broken") == -1);
 }

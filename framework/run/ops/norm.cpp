@@ -1,4 +1,3 @@
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/native_layer_norm.h>
@@ -9,6 +8,7 @@
 #include <cmath>
 
 #include "run/op.h"
+#include "run/parallel.h"
 
 namespace espalier {
 namespace {
@@ -33,7 +33,7 @@ at::Tensor rms_rows(const at::Tensor& x, const at::Tensor& scale, double epsilon
   at::Tensor out = at::empty_like(x, at::MemoryFormat::Contiguous);
   const float *from = x.const_data_ptr<float>(), *gain = scale.const_data_ptr<float>();
   float* to = out.mutable_data_ptr<float>();
-  at::parallel_for(0, rows, 1 + 16384 / width, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, rows, 1 + 16384 / width, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const float* in = from + row * width;
       float* result = to + row * width;

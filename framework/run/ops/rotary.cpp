@@ -1,4 +1,3 @@
-#include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty_like.h>
@@ -8,6 +7,7 @@
 #include <fmt/format.h>
 
 #include "run/op.h"
+#include "run/parallel.h"
 
 namespace espalier {
 namespace {
@@ -84,7 +84,7 @@ at::Tensor rotate_rows(const at::Tensor& x, const Rows& rows, const Layout& l) {
               *sines = rows.sin.const_data_ptr<float>();
   const std::int64_t* numbers = rows.numbers.defined() ? rows.numbers.const_data_ptr<std::int64_t>() : nullptr;
   float* to = out.mutable_data_ptr<float>();
-  at::parallel_for(0, l.batch * l.sequence, 1 + 16384 / (l.heads * l.size), [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(0, l.batch * l.sequence, 1 + 16384 / (l.heads * l.size), [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t at = begin; at < end; ++at) {
       const std::int64_t row = numbers ? numbers[at] : at, batch = at / l.sequence, place = at % l.sequence;
       const float *cos = cosines + row * half, *sin = sines + row * half;
