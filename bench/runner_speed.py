@@ -15,6 +15,7 @@ import time
 
 import numpy
 import torch
+import workers
 from torch_llama import transformers_llama
 
 TOKENS = 64
@@ -41,7 +42,8 @@ def measure_peer(model):
 
 
 def measure_ours(program, package, threads):
-    run = subprocess.run([program, str(package / "model.onnx"), "1", "generate", str(threads)], capture_output=True, text=True, check=True)
+    run = subprocess.run([program, str(package / "model.onnx"), "1", "generate", str(threads)], capture_output=True, text=True, check=True,
+                         env=workers.environment())
     return json.loads(run.stdout)
 
 

@@ -3,7 +3,8 @@
 python bench/training_speed.py PROGRAM MODEL.gguf FOLDER [STEPS [ROUNDS]]
 
 PROGRAM is build/release/bin/bench_training_speed, FOLDER was written by bench_training_parity with windows of 512 tokens.
-PyTorch runs eager f32 with its fused attention, norm, loss and AdamW ("strong") and with the model of bench/training_parity.py ("plain").
+PyTorch runs eager f32 with its fused attention, norm, loss and AdamW ("strong") and with the model of bench/training_parity.py ("plain");
+our side has the environment that the host gives its workers.
 """
 import json
 import resource
@@ -11,6 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+import workers
 
 OURS = [("f32", "plain"), ("f32", "checkpoint"), ("bf16", "plain"), ("bf16", "checkpoint")]
 
@@ -97,7 +100,9 @@ def main(program, model, folder, steps=4, rounds=2):
     calls |= {f"PyTorch f32 {kind}": [sys.executable, __file__, "--torch", folder, kind, str(steps)] for kind in ("plain", "strong")}
     for _ in range(int(rounds)):
         for name, call in calls.items():
-            result = json.loads(subprocess.run(call, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+            environment = None if name.startswith("PyTorch") else workers.environment()
+            out = subprocess.run(call, check=True, capture_output=True, text=True, env=environment).stdout
+            result = json.loads(out.splitlines()[-1])
             seen = runs.setdefault(name, {"seconds": [], "peak": 0, "loss": result["losses"][-1]})
             seen["seconds"] += result["seconds"][1:]  # the first step allocates
             seen["peak"] = max(seen["peak"], result["peak_rss_bytes"])

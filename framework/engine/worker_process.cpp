@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 #include <vector>
 
 #include "sdk/error.h"
@@ -20,6 +21,11 @@ namespace {
 
 constexpr int kControl = 3;  // the worker's end of the control socket
 constexpr std::size_t kEpitaph = 2000;
+
+/// What the workers' malloc is told unless the user told it something: tensors come and go by the hundred a step, and memory that
+/// is given back to the kernel each time must be cleared by it each time. Freed memory is kept, and lies in large pages.
+char malloc_settings[] =
+    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296";
 
 /// The environment is no input to a stage: what would change kernels or thread counts behind the key's back is left out.
 std::vector<char*> environment() {
@@ -31,6 +37,7 @@ std::vector<char*> environment() {
     for (const std::string_view start : barred) keep = keep && !std::string_view(*variable).starts_with(start);
     if (keep) kept.push_back(*variable);
   }
+  if (::getenv("GLIBC_TUNABLES") == nullptr) kept.push_back(malloc_settings);
   kept.push_back(nullptr);
   return kept;
 }

@@ -21,7 +21,7 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t chunk_elements = 4'000'000;  // 16 MB of f32: large enough for nearly full speed of the products
+constexpr std::int64_t chunk_elements = 8'500'000;  // 34 MB of f32: products of fewer rows than about 170 run at 0.7 of full speed
 
 at::Tensor flat(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}); }
 

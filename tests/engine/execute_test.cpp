@@ -76,6 +76,27 @@ TEST_CASE("stages run in their order, hand on their outputs, and are cached") {
   CHECK(fs::is_empty(s.folder / "store/tmp"));
 }
 
+TEST_CASE("a stage sees no variable that changes kernels, and malloc's settings unless the user has some") {
+  Setting s;
+  const auto surroundings = [&](int seed) {
+    const auto results = s.run("[stages.a]\nuse = \"source/surroundings\"\nseed = " + std::to_string(seed) + "\n");
+    REQUIRE(results.front().status == StageStatus::ran);
+    return "\n" + s.output(results.front());
+  };
+  ::setenv("MKL_ENABLE_INSTRUCTIONS", "SSE4_2", 1);
+  ::setenv("ESPALIER_TEST_SEEN", "yes", 1);
+  ::unsetenv("GLIBC_TUNABLES");
+  const std::string found = surroundings(1);
+  CHECK(found.find("\nMKL_ENABLE_INSTRUCTIONS=") == std::string::npos);
+  CHECK(found.find("\nESPALIER_TEST_SEEN=yes\n") != std::string::npos);
+  CHECK(found.find("\nGLIBC_TUNABLES=glibc.malloc.hugetlb=1:") != std::string::npos);
+  ::setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=4", 1);
+  const std::string own = surroundings(2);
+  CHECK(own.find("\nGLIBC_TUNABLES=glibc.malloc.arena_max=4\n") != std::string::npos);
+  CHECK(own.find("hugetlb") == std::string::npos);
+  for (const char* name : {"MKL_ENABLE_INSTRUCTIONS", "ESPALIER_TEST_SEEN", "GLIBC_TUNABLES"}) ::unsetenv(name);
+}
+
 TEST_CASE("a stage that dies or misbehaves fails alone, with one clear error") {
   const std::map<std::string, std::vector<std::string>> cases = {
       {"segfault", {"crashed", "SIGSEGV"}},

@@ -133,6 +133,15 @@ class Resume final : public espalier::Component {
   }
 };
 
+/// What its process was given as environment, a line a variable.
+class Surroundings final : public espalier::Component {
+  void run(Context& context) override {
+    std::string text;
+    for (char** variable = environ; *variable != nullptr; ++variable) text += std::string(*variable) + "\n";
+    context.output("out", dataset(context, text));
+  }
+};
+
 }  // namespace
 
 ESPALIER_PLUGIN(R"json({ "name": "faults", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
@@ -168,6 +177,9 @@ ESPALIER_PLUGIN(R"json({ "name": "faults", "version": "0.1.0", "author": "The Es
   { "name": "source/resume", "version": "0.1.0", "summary": "crashes at first", "inputs": [],
     "outputs": [{ "name": "out", "type": "dataset", "help": "a text" }], "parameters": [],
     "depends": { "seed": false, "threads": false, "runtimes": [] } },
+  { "name": "source/surroundings", "version": "0.1.0", "summary": "tells its environment", "inputs": [],
+    "outputs": [{ "name": "out", "type": "dataset", "help": "a line a variable" }], "parameters": [],
+    "depends": { "seed": true, "threads": false, "runtimes": [] } },
   { "name": "evaluator/alone", "version": "0.1.0", "summary": "measures", "inputs": [{ "name": "in", "type": "dataset", "required": false, "many": true, "help": "unused" }],
     "outputs": [{ "name": "out", "type": "dataset", "help": "a text" }],
     "parameters": [ { "name": "seconds", "type": "number", "default": 0.1, "help": "how long" } ],
@@ -175,4 +187,5 @@ ESPALIER_PLUGIN(R"json({ "name": "faults", "version": "0.1.0", "author": "The Es
   ] })json",
                 ESPALIER_COMPONENT("source/work", Work), ESPALIER_COMPONENT("source/exact", Work),
                 ESPALIER_COMPONENT("source/fault", Fault), ESPALIER_COMPONENT("source/dice", Dice),
-                ESPALIER_COMPONENT("source/resume", Resume), ESPALIER_COMPONENT("evaluator/alone", Alone));
+                ESPALIER_COMPONENT("source/resume", Resume), ESPALIER_COMPONENT("source/surroundings", Surroundings),
+                ESPALIER_COMPONENT("evaluator/alone", Alone));
