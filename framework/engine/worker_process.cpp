@@ -25,7 +25,7 @@ constexpr std::size_t kEpitaph = 2000;
 /// What the workers' malloc is told unless the user told it something: tensors come and go by the hundred a step, and memory that
 /// is given back to the kernel each time must be cleared by it each time. Freed memory is kept, and lies in large pages.
 char malloc_settings[] =
-    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296";
+    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=1073741824";
 
 /// The environment is no input to a stage: what would change kernels or thread counts behind the key's back is left out.
 std::vector<char*> environment() {
