@@ -14,13 +14,16 @@ inline std::filesystem::path test_plugins() {
   return std::filesystem::read_symlink("/proc/self/exe").parent_path() / "plugins";
 }
 
+/// One head for all: the seed stands in keys.
+inline std::string recipe_text(const std::string& stages) { return "[recipe]\nname = \"test\"\nseed = 7\n" + stages; }
+
 /// A recipe of text, with the catalog it was checked against.
 struct Recipe {
   espalier::Catalog catalog = espalier::Catalog::scan({test_plugins()});
   espalier::Plan plan;
 
   Recipe(const std::filesystem::path& file, const std::string& stages) {
-    write_file(file, "[recipe]\nname = \"test\"\nseed = 7\n" + stages);
+    write_file(file, recipe_text(stages));
     espalier::RecipeResult result = espalier::load_recipe(file, catalog);
     std::string text;
     for (const auto& diagnostic : result.diagnostics) text += espalier::render(diagnostic, result.source, false);

@@ -89,7 +89,7 @@ inline double seconds_since(std::chrono::steady_clock::time_point start) {
 }
 
 inline void write_recipe(const Folder& folder, const std::string& stages) {
-  write_file(folder / "recipe.toml", "[recipe]\nname = \"test\"\n" + stages);
+  write_file(folder / "recipe.toml", recipe_text(stages));
 }
 
 inline std::string work(const Folder& folder, const std::string& name, const std::string& more = {}) {
