@@ -40,6 +40,14 @@ target_link_options(espalier_torch INTERFACE -L${ESPALIER_TORCH_ROOT}/lib)
 target_link_libraries(espalier_torch INTERFACE -ltorch_cpu -lc10)
 target_compile_options(espalier_torch INTERFACE -Wno-unused-parameter)
 
+# The OpenMP library that LibTorch brings, whatever it is called there; the compiler's where it brings none.
+file(GLOB gomp RELATIVE ${ESPALIER_TORCH_ROOT}/lib ${ESPALIER_TORCH_ROOT}/lib/libgomp*.so*)
+set(ESPALIER_OPENMP -lgomp)
+if(gomp)
+  list(GET gomp 0 gomp)
+  set(ESPALIER_OPENMP -l:${gomp})
+endif()
+
 foreach(needed onnx/onnx-ml.proto openvino/include)
   if(NOT EXISTS ${ESPALIER_SITE}/${needed})
     message(FATAL_ERROR "${ESPALIER_SITE}/${needed} is missing. Run `./espalier setup` once, or name its folder with -DESPALIER_DEPS=…")

@@ -21,7 +21,9 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-constexpr std::int64_t chunk_elements = 8'500'000;  // 34 MB of f32: products of fewer rows than about 170 run at 0.7 of full speed
+/// Of logits at a time: a third of the matrix, but from 16 to 34 MB of f32. With a vocabulary of 49,152 products of fewer rows than
+/// about 170 run at 0.7 of full speed.
+std::int64_t chunk_elements(std::int64_t all) { return std::clamp<std::int64_t>((all + 2) / 3, 4'000'000, 8'500'000); }
 
 at::Tensor flat(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}); }
 
@@ -204,7 +206,7 @@ HeadLoss head_loss(const HeadValues& student, const HeadTargets& targets, std::i
     walk.teacher.weight = operand(across(teacher.weight.detach(), teacher.transposed), teacher.hidden.scalar_type());
   }
   if (positions <= 0) {  // pieces of about one size
-    const std::int64_t pieces = (hidden.size(0) * student.vocabulary() + chunk_elements - 1) / chunk_elements;
+    const std::int64_t all = hidden.size(0) * student.vocabulary(), chunk = chunk_elements(all), pieces = (all + chunk - 1) / chunk;
     positions = (hidden.size(0) + pieces - 1) / std::max<std::int64_t>(pieces, 1);
   }
   HeadLoss loss;

@@ -178,8 +178,8 @@ void Run::step(const std::function<TensorMap(std::int64_t step, std::int64_t pas
   state_.seconds += since(start);
   report(mean);
   if (options_.evaluate_every > 0 && (state_.step % options_.evaluate_every == 0 || state_.step == options_.steps)) evaluate();
-  // A state that would save two seconds of work, or thirty times its own writing, is not worth it, unless the recipe asked.
-  const bool worth = options_.resume_every > 0 || since(saved_) > std::max(2.0, 30 * save_seconds_);
+  // A state that would save two seconds of work, or ten times its own writing, is not worth it, unless the recipe asked.
+  const bool worth = options_.resume_every > 0 || since(saved_) > std::max(2.0, 10 * save_seconds_);
   if (saving_ && unfinished() && state_.step % save_every_ == 0 && worth) {
     const auto start = std::chrono::steady_clock::now();
     save();

@@ -19,6 +19,6 @@
   R"json({"name": "evaluate_every", "type": "integer", "default": 0, "min": 0, "unit": "steps", "help": "steps between evaluations of the loss on `heldout`; 0 = only before and after"},)json" \
   R"json({"name": "patience", "type": "integer", "default": 0, "min": 0, "unit": "evaluations", "help": "stop after so many evaluations without a lower held-out loss; 0 = never"},)json" \
   R"json({"name": "keep", "type": "string", "default": "last", "choices": ["last", "best"], "help": "which parameters the result has: those of the last step, or those of the evaluation with the lowest held-out loss"},)json" \
-  R"json({"name": "resume_every", "type": "integer", "default": 0, "min": -1, "unit": "steps", "help": "steps between states written to disk, from which a run that was broken off goes on; 0 = a twelfth of the run, less often where writing them took more than a thirtieth of the time; -1 = none"},)json" \
+  R"json({"name": "resume_every", "type": "integer", "default": 0, "min": -1, "unit": "steps", "help": "steps between states written to disk, from which a run that was broken off goes on; 0 = a twelfth of the run, -1 = none"},)json" \
   R"json({"name": "train", "type": "list<string>", "default": ["*"], "help": "patterns of the weights that change, such as *.mlp; the others stay frozen"})json"
 // clang-format on

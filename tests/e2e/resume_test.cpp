@@ -159,74 +159,65 @@ long rounds_on_disk(const fs::path& store) {
   return -1;
 }
 
+using OnDisk = long (*)(const fs::path& store);
+
+/// Kills a run, with all that it started, once its state on disk has reached `least`; where the state then stands.
+long killed_at(const Folder& folder, OnDisk on_disk, long least) {
+  const fs::path store = folder.path / "broken";
+  long reached = -1;
+  {
+    Run broken(folder, "broken");
+    for (int i = 0; i < 24000 && reached < least; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      reached = std::max(reached, on_disk(store));
+    }
+    INFO(broken.errors());
+    REQUIRE(reached >= least);
+    broken.kill();
+  }
+  // The stage's process dies with its host; until then it may still write.
+  std::this_thread::sleep_for(std::chrono::seconds(1));
+  reached = on_disk(store);
+  REQUIRE(reached >= least);
+  return reached;
+}
+
+Json finished(const Folder& folder, const std::string& store) {
+  Run run(folder, store);
+  const int code = run.wait();
+  INFO(run.errors());
+  REQUIRE(code == 0);
+  return run.stage();
+}
+
+/// The stage as an unbroken run has it, and as the run has it that goes on where another was killed. Nothing stays behind.
+struct Both {
+  Json whole, resumed;
+  long killed_at;
+};
+
+Both broken_and_whole(const Folder& folder, OnDisk on_disk, long least) {
+  Both both{.whole = finished(folder, "whole"), .resumed = {}, .killed_at = killed_at(folder, on_disk, least)};
+  both.resumed = finished(folder, "broken");
+  CHECK_FALSE(both.whole.at("figures").contains("resumed_at"));
+  CHECK(both.resumed.at("figures").at("resumed_at") == both.killed_at);
+  CHECK(both.resumed.at("outputs").at("model").at("digest") == both.whole.at("outputs").at("model").at("digest"));
+  CHECK(on_disk(folder.path / "broken") == -1);
+  return both;
+}
+
 }  // namespace
 
 TEST_CASE("training that is killed with kill -9 repeats little and ends with the digest of an unbroken run") {
   const Folder folder(tuned);
-  Run whole(folder, "whole");
-  REQUIRE(whole.wait() == 0);
-  const Json expected = whole.stage();
-
-  long reached = -1;
-  {
-    Run broken(folder, "broken");
-    for (int i = 0; i < 24000 && reached < 120; ++i) {  // at 80 % of the steps
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      reached = std::max(reached, steps_on_disk(folder.path / "broken"));
-    }
-    INFO(broken.errors());
-    REQUIRE(reached >= 120);
-    broken.kill();
-  }
-  // The stage's process dies with its host; until then it may still write.
-  for (int i = 0; i < 100; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  reached = steps_on_disk(folder.path / "broken");
-  REQUIRE(reached >= 120);
-
-  Run again(folder, "broken");
-  const int code = again.wait();
-  INFO(again.errors());
-  REQUIRE(code == 0);
-  const Json got = again.stage();
-  CHECK(got.at("outputs").at("model").at("digest") == expected.at("outputs").at("model").at("digest"));
-  CHECK(got.at("figures").at("resumed_at") == reached);
-  CHECK(got.at("figures").at("loss_last") == expected.at("figures").at("loss_last"));
-  CHECK_FALSE(expected.at("figures").contains("resumed_at"));
-  CHECK(steps_on_disk(folder.path / "broken") == -1);  // nothing stays behind
+  const Both both = broken_and_whole(folder, steps_on_disk, 120);  // at 80 % of the steps
+  CHECK(both.resumed.at("figures").at("loss_last") == both.whole.at("figures").at("loss_last"));
 }
 
 TEST_CASE("iterative pruning that is killed with kill -9 goes on at its round, to the digest of an unbroken run") {
   const Folder folder(iterative);
-  Run whole(folder, "whole");
-  const int done = whole.wait();
-  INFO(whole.errors());
-  REQUIRE(done == 0);
-  const Json expected = whole.stage();
-  CHECK(expected.at("figures").at("rounds") == 4);
-
-  long reached = -1;
-  {
-    Run broken(folder, "broken");
-    for (int i = 0; i < 24000 && reached < 2; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-      reached = std::max(reached, rounds_on_disk(folder.path / "broken"));
-    }
-    INFO(broken.errors());
-    REQUIRE(reached >= 2);
-    broken.kill();
-  }
-  for (int i = 0; i < 100; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  reached = rounds_on_disk(folder.path / "broken");
-  REQUIRE(reached >= 2);
-
-  Run again(folder, "broken");
-  const int code = again.wait();
-  INFO(again.errors());
-  REQUIRE(code == 0);
-  const Json got = again.stage();
-  CHECK(got.at("outputs").at("model").at("digest") == expected.at("outputs").at("model").at("digest"));
-  CHECK(got.at("outputs").at("masks").at("digest") == expected.at("outputs").at("masks").at("digest"));
-  CHECK(got.at("figures").at("resumed_at") == reached);
-  CHECK(got.at("figures").at("heldout_loss_after") == expected.at("figures").at("heldout_loss_after"));
-  CHECK(rounds_on_disk(folder.path / "broken") == -1);
+  const Both both = broken_and_whole(folder, rounds_on_disk, 2);
+  CHECK(both.whole.at("figures").at("rounds") == 4);
+  CHECK(both.resumed.at("outputs").at("masks").at("digest") == both.whole.at("outputs").at("masks").at("digest"));
+  CHECK(both.resumed.at("figures").at("heldout_loss_after") == both.whole.at("figures").at("heldout_loss_after"));
 }
