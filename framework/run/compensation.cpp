@@ -27,7 +27,6 @@ struct Reader {
   std::set<std::int64_t> removed;
   std::vector<std::string> inputs;  ///< one for each node that reads it
   at::Tensor moments;               ///< Σ xᵀx, [in, in]
-  std::int64_t rows = 0;
 };
 
 /// The inner axis of a weight at this place of the node; nothing where the node is no plain product with it.
@@ -69,19 +68,19 @@ std::vector<Reader> readers_of(const Graph& graph, const std::vector<CoupledGrou
   return readers;
 }
 
+/// Fills in the readers' moments. Nothing behind the last value that is read is computed.
 void observe(Context& context, const Graph& graph, const Dataset& data, const Compensation& options, std::vector<Reader>& readers) {
   Session session(graph);
-  std::map<std::string, std::vector<Reader*>> by_value;
-  for (Reader& reader : readers)
-    for (const std::string& value : reader.inputs) by_value[value].push_back(&reader);
-  for (auto& [value, watching] : by_value)
-    session.hook(value, [&watching = watching](const std::string&, const at::Tensor& x) {
+  std::map<std::string, at::Tensor> moments;  // Σ xᵀx by value: several weights may read one
+  std::vector<std::string> values;
+  for (const Reader& reader : readers)
+    for (const std::string& value : reader.inputs)
+      if (moments.try_emplace(value).second) values.push_back(value);
+  for (const std::string& value : values)
+    session.hook(value, [&sum = moments.at(value)](const std::string&, const at::Tensor& x) {
       const at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
-      const at::Tensor product = at::matmul(rows.t(), rows);
-      for (Reader* reader : watching) {
-        reader->moments = reader->moments.defined() ? reader->moments.add_(product) : product.clone();
-        reader->rows += rows.size(0);
-      }
+      if (!sum.defined()) sum = at::zeros({rows.size(1), rows.size(1)}, rows.options());
+      sum.addmm_(rows.t(), rows);
       return at::Tensor();
     });
   const auto examples = spread(data.count(), options.samples);
@@ -89,9 +88,13 @@ void observe(Context& context, const Graph& graph, const Dataset& data, const Co
     context.check_cancelled();
     const auto end = std::min(examples.size(), begin + static_cast<std::size_t>(options.batch));
     const std::vector<std::int64_t> part(examples.begin() + std::ptrdiff_t(begin), examples.begin() + std::ptrdiff_t(end));
-    session.run(inputs_for(graph, data.batch(part)));
+    session.run(inputs_for(graph, data.batch(part)), values);
     context.progress({end, examples.size(), "second moments of what the cut weights read", {}});
   }
+  for (Reader& reader : readers)
+    for (const std::string& value : reader.inputs)
+      if (const at::Tensor& sum = moments.at(value); sum.defined())
+        reader.moments = reader.moments.defined() ? reader.moments + sum : sum;
 }
 
 at::Tensor indices(const std::vector<std::int64_t>& list) { return at::tensor(at::ArrayRef<std::int64_t>(list), at::kLong); }

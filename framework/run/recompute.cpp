@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 
 namespace espalier {
 namespace {
@@ -106,6 +107,49 @@ std::vector<Stretch> repeated_stretches(const std::vector<PlannedStep>& steps, c
   for (const auto& [stretch, kind] : found)
     if (seen[kind] > 1) repeated.push_back(stretch);
   return repeated;
+}
+
+std::vector<Stretch> elementwise_runs(const std::vector<PlannedStep>& steps, const std::vector<bool>& carries) {
+  // What the backward pass of each needs: nothing, or its inputs or result (to keep either is to keep a value of that size).
+  static const std::set<std::string, std::less<>> keep_nothing = {"Add", "Sub", "Neg"};
+  static const std::set<std::string, std::less<>> keep = {
+      "Mul",   "Div",      "Pow", "Sqrt",        "Exp",       "Log", "Sigmoid",   "Tanh", "Erf", "Gelu",       "Relu",
+      "Swish", "Softplus", "Elu", "HardSigmoid", "HardSwish", "Abs", "LeakyRelu", "Sin",  "Cos", "Reciprocal", "Clip"};
+  const auto keeps = [&](std::size_t i) { return keep.contains(steps[i].op); };
+  const auto elementwise = [&](std::size_t i) { return keeps(i) || keep_nothing.contains(steps[i].op); };
+  std::map<int, std::size_t> last;  // position of a value's last reader
+  for (std::size_t i = 0; i < steps.size(); ++i)
+    for (int value : steps[i].in) last[value] = i;
+
+  const auto pays = [&](const Stretch& run) {
+    std::set<int> made, read, kept;
+    for (std::size_t i = run.begin; i < run.end; ++i) {
+      for (int value : steps[i].in)
+        if (value >= 0 && carries[static_cast<std::size_t>(value)]) {
+          if (!made.contains(value)) read.insert(value);
+          if (keeps(i)) kept.insert(value);
+        }
+      for (int value : steps[i].out)
+        if (value >= 0 && carries[static_cast<std::size_t>(value)]) {
+          made.insert(value);
+          if (keeps(i)) kept.insert(value);
+        }
+    }
+    const auto inner = std::count_if(made.begin(), made.end(), [&](int value) {
+      return kept.contains(value) && last.contains(value) && last.at(value) < run.end;
+    });
+    return inner > std::count_if(read.begin(), read.end(), [&](int value) { return !kept.contains(value); });
+  };
+  std::vector<Stretch> runs;
+  for (std::size_t i = 0; i < steps.size();) {
+    Stretch run{i, i};
+    while (run.end < steps.size() && elementwise(run.end)) ++run.end;
+    i = std::max(run.end, i + 1);
+    while (run.begin < run.end && !keeps(run.begin)) ++run.begin;
+    while (run.begin < run.end && !keeps(run.end - 1)) --run.end;
+    if (run.end - run.begin > 1 && pays(run)) runs.push_back(run);
+  }
+  return runs;
 }
 
 std::vector<at::Tensor> recomputed(const std::vector<at::Tensor>& inputs, Recomputable work, std::vector<bool> differentiable) {

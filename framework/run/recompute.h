@@ -1,6 +1,6 @@
 #pragma once
-/// Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a repeated stretch of the graph
-/// keeps its inputs only, and is run again in the backward pass.
+/// Activation checkpointing (Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016): a stretch of the graph keeps its
+/// inputs only, and is run again in the backward pass.
 #include <ATen/core/Tensor.h>
 
 #include <cstddef>
@@ -23,6 +23,10 @@ struct Stretch {
 /// plan), which hold a product and whose operators repeat elsewhere in the plan: a transformer's attention and feed-forward halves,
 /// a CNN's layers. `carries`: by value, whether a gradient flows through it. Found by structure alone.
 std::vector<Stretch> repeated_stretches(const std::vector<PlannedStep>& steps, const std::vector<bool>& carries);
+
+/// Runs of elementwise operators that autograd would keep more values for than go into them, such as x·sigmoid(x)·y: run again they
+/// cost next to nothing, and only x and y are kept.
+std::vector<Stretch> elementwise_runs(const std::vector<PlannedStep>& steps, const std::vector<bool>& carries);
 
 /// work(inputs), of which autograd keeps the inputs only; the backward pass calls `work` again, with gradients on. What `work` uses
 /// must live until then. `differentiable`: by output, whether it carries a gradient.

@@ -312,7 +312,7 @@ Plan Session::Impl::make_plan(const std::vector<std::string>& wanted, const std:
           plan.release[position].push_back(slot);
         }
   }
-  if (options.recompute) find_stretches(plan);
+  find_stretches(plan);
   return plan;
 }
 
@@ -332,17 +332,19 @@ std::vector<bool> Session::Impl::carrying(const Plan& plan) const {
 
 void Session::Impl::find_stretches(Plan& plan) const {
   const std::vector<bool> carries = carrying(plan);
+  if (std::none_of(carries.begin(), carries.end(), [](bool each) { return each; })) return;
   std::vector<PlannedStep> planned;
   for (int number : plan.steps) {
     const Step& step = steps[static_cast<std::size_t>(number)];
-    planned.push_back({step.node->op, step.operands == Operands::narrow, step.in, step.out});
+    planned.push_back({step.node->domain.empty() ? step.node->op : step.node->domain + "::" + step.node->op,
+                       step.operands == Operands::narrow, step.in, step.out});
   }
   std::vector<std::size_t> last(names.size(), 0);  // position of a slot's last reader
   for (std::size_t i = 0; i < planned.size(); ++i)
     for (int slot : planned[i].in)
       if (slot != absent) last[static_cast<std::size_t>(slot)] = i;
   for (int slot : plan.wanted) last[static_cast<std::size_t>(slot)] = planned.size();
-  for (const Stretch& found : repeated_stretches(planned, carries)) {
+  for (const Stretch& found : options.recompute ? repeated_stretches(planned, carries) : elementwise_runs(planned, carries)) {
     Recomputed stretch{found.begin, found.end, {}, {}, {}};
     std::set<int> made, read;
     for (std::size_t i = found.begin; i < found.end; ++i) {
@@ -396,6 +398,10 @@ void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end
     for (int slot : plan.release[position]) {
       values[static_cast<std::size_t>(slot)].reset();
       if (!low.empty()) low[static_cast<std::size_t>(slot)].reset();
+      if (options.release_weights && bound[static_cast<std::size_t>(slot)].defined()) {
+        const Tensor& source = graph.initializers.at(names[static_cast<std::size_t>(slot)]);
+        MappedFile::release(source.owner, source.bytes);
+      }
     }
   }
 }
@@ -517,12 +523,15 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
   }
   std::optional<c10::AutoGradMode> off;
   if (!self.grad_possible(values)) off.emplace(false);
+  // Which values carry gradients was asked of the parameters alone.
+  const bool from_inputs = std::any_of(inputs.begin(), inputs.end(),
+                                       [](const auto& each) { return each.second.defined() && each.second.requires_grad(); });
   if (self.hooked)
     for (std::size_t slot = 0; slot < values.size(); ++slot)
       if (self.producer[slot] == absent && values[slot].defined()) self.after(static_cast<int>(slot), values[slot]);
 
   std::size_t done = 0;
-  if (!self.hooked && c10::GradMode::is_enabled())
+  if (!self.hooked && !from_inputs && c10::GradMode::is_enabled())
     for (const Recomputed& stretch : plan.stretches) {
       self.advance(plan, done, stretch.begin, values);
       self.advance_twice(found->second, stretch, values);

@@ -19,9 +19,12 @@ struct SessionOptions {
   DType products = DType::undefined;
   /// Products of bf16 are computed in f32 from rounded operands, and rounded again: where no kernels exist (precision.h).
   bool emulate_bf16 = !has_bf16_kernels();
-  /// Repeated stretches keep only their inputs for the backward pass and run again in it (run/recompute.h); not while a hook is
-  /// set. The session must then live until the backward pass is over.
+  /// Repeated stretches keep only their inputs for the backward pass and run again in it, not only runs of elementwise operators
+  /// (run/recompute.h); neither does while a hook is set.
   bool recompute = false;
+  /// Initializers in mapped files leave this process's memory when the last operator that reads them has run; the next run reads
+  /// them again (from the system's cache, where there is room). For a model that runs beside a larger consumer of memory.
+  bool release_weights = false;
 };
 
 /// Names of the initializers that training changes: floating ones that some operator reads as data. Left out are constants of the
@@ -47,8 +50,9 @@ class Session {
 
   /// Runs the graph. `wanted`: values to return (any value by name); the graph's outputs when empty. Only what they need is run;
   /// a value is released after its last use unless autograd or `wanted` holds it. `inputs` may also name the output of a node: it
-  /// is taken as given and what makes it is not run. Inputs that the graph does not have are ignored. Throws Error(invalid_input)
-  /// naming a missing input, or the node that does not take its inputs' shapes.
+  /// is taken as given and what makes it is not run. Inputs that the graph does not have are ignored. The session must live until a
+  /// backward pass through what it returned is over. Throws Error(invalid_input) naming a missing input, or the node that does not
+  /// take its inputs' shapes.
   TensorMap run(const TensorMap& inputs, const std::vector<std::string>& wanted = {});
 
   /// Called with a value when it has been computed; a defined return value replaces it. One hook per value; empty removes it.

@@ -116,7 +116,11 @@ class Distill final : public TrainerComponent {
     };
     const auto asked = together(of_teacher->values(), features.teacher_values());
     std::optional<Session> guide;
-    if (losses.soft > 0 || !features.rows().empty()) guide.emplace(features.teacher(), session_options(params));
+    if (losses.soft > 0 || !features.rows().empty()) {
+      SessionOptions options = session_options(params);
+      options.release_weights = true;  // the student's backward pass needs the room
+      guide.emplace(features.teacher(), options);
+    }
     Curves curves;
     const auto loss = [&](const TensorMap& values, const TensorMap& batch) {
       const TensorMap answers = guide ? ask(*guide, features.teacher(), batch, asked) : TensorMap{};

@@ -150,9 +150,9 @@ TEST_CASE("the matrix of logits never stands in memory whole") {
     causal_cross_entropy(HeadValues{hidden, weight, true}.logits(), ids).backward();
     CHECK(memory.bytes() > 2 * matrix);
   }
-  CHECK(peak(1, 0) < matrix);
-  CHECK(peak(0, 1) < 2 * matrix);
-  CHECK(peak(0.5, 1) < 2 * matrix);  // unchunked: student's and teacher's logits, and gradients: more than four
+  CHECK(peak(1, 0) < 2 * matrix / 3);
+  CHECK(peak(0, 1) < 5 * matrix / 4);
+  CHECK(peak(0.5, 1) < 5 * matrix / 4);  // unchunked: student's and teacher's logits, and gradients: more than four
 }
 
 TEST_CASE("a head says what does not fit") {
