@@ -53,5 +53,6 @@ MemoryPeak::MemoryPeak() {
 }
 MemoryPeak::~MemoryPeak() { c10::SetCPUAllocator(counting().inner(), 1); }
 std::int64_t MemoryPeak::bytes() const { return peak; }
+std::int64_t MemoryPeak::held() const { return now; }
 
 }  // namespace espalier::test

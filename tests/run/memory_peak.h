@@ -11,6 +11,7 @@ class MemoryPeak {
   ~MemoryPeak();
   MemoryPeak(const MemoryPeak&) = delete;
   std::int64_t bytes() const;
+  std::int64_t held() const;  ///< what is there now above the start
 };
 
 }  // namespace espalier::test

@@ -11,6 +11,8 @@
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/mse_loss.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/sigmoid.h>
 #include <ATen/ops/softmax.h>
 #include <ATen/ops/tensor.h>
 
@@ -25,6 +27,7 @@
 
 #include "memory_peak.h"
 #include "models.h"
+#include "run/recompute.h"
 #include "sdk/error.h"
 
 using namespace espalier;
@@ -332,6 +335,50 @@ TEST_CASE("blocks that run again in the backward pass give the same gradients, w
     }
     CHECK(peaks[true] < peaks[false] / 2);
   }
+}
+
+TEST_CASE("elementwise runs are run again where that keeps fewer values") {
+  // 0: gate, 1: up, 2: sigmoid, 3: silu, 4: result, 5: product
+  const PlannedStep sigmoid{"Sigmoid", false, {0}, {2}}, silu{"Mul", false, {0, 2}, {3}}, result{"Mul", false, {3, 1}, {4}};
+  const PlannedStep product{"MatMul", true, {4}, {5}};
+  const std::vector<bool> all(6, true);
+  const auto runs = elementwise_runs({product, sigmoid, silu, result, product}, all);
+  REQUIRE(runs.size() == 1);
+  CHECK(runs[0].begin == 1);
+  CHECK(runs[0].end == 4);
+  CHECK(elementwise_runs({sigmoid, silu, result}, std::vector<bool>(6, false)).empty());  // no gradients, nothing kept
+  CHECK(elementwise_runs({sigmoid, product, silu}, all).empty());                         // none of two operators
+  // A sum keeps nothing: to drop it and keep both of its terms would be more, not less.
+  const PlannedStep sum{"Add", false, {0, 1}, {2}}, scaled{"Mul", false, {2, 2}, {3}};
+  CHECK(elementwise_runs({sum, scaled, product}, all).empty());
+  // What is read behind the run is kept anyway.
+  const PlannedStep later{"MatMul", true, {3, 2}, {5}};
+  CHECK(elementwise_runs({sigmoid, silu, later}, all).empty());
+}
+
+TEST_CASE("a gated product keeps its factors alone for the backward pass") {
+  const std::int64_t rows = 64, width = 1024, bytes = rows * width * 4;
+  Graph graph;
+  graph.name = "gated";
+  graph.inputs = {{"x", DType::f32, {}}};
+  graph.outputs = {{"y", DType::f32, {}}};
+  std::uint64_t seed = 5;
+  for (const char* name : {"gate", "up"}) graph.initializers[name] = normal({rows, width}, 1, seed);
+  graph.nodes = {{"Mul", "", "g", {"x", "gate"}, {"a"}, {}},   {"Mul", "", "u", {"x", "up"}, {"b"}, {}},
+                 {"Relu", "", "r1", {"a"}, {"a1"}, {}},        {"Sigmoid", "", "s", {"a1"}, {"s1"}, {}},
+                 {"Mul", "", "silu", {"a1", "s1"}, {"m"}, {}}, {"Mul", "", "out", {"m", "b"}, {"y"}, {}}};
+  Session session(graph);
+  session.train();
+  const at::Tensor x = at::ones({rows, width});
+  session.run({{"x", x}});  // plans are made once
+  const MemoryPeak memory;
+  const at::Tensor y = session.run({{"x", x}}).at("y");
+  CHECK(memory.held() < 1.1 * bytes);  // the result; operator by operator four more would be kept
+  y.sum().backward();
+  at::Tensor gate = session.parameter("gate").detach().clone().set_requires_grad(true), up = session.parameter("up").detach();
+  const at::Tensor a = at::relu(x * gate);
+  (a * at::sigmoid(a) * (x * up)).sum().backward();
+  CHECK(session.parameter("gate").grad().allclose(gate.grad(), 1e-5, 1e-6));
 }
 
 TEST_CASE("residual networks run again, too, and inner values can still be asked for") {
