@@ -19,7 +19,7 @@ Operands operands_of(const Node& node) {
 
 bool has_bf16_kernels() {
 #if defined(__x86_64__)
-  return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return __builtin_cpu_supports("avx512bf16") != 0;
 #else
   return true;
 #endif

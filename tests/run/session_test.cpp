@@ -5,10 +5,16 @@
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros.h>
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
+#include <filesystem>
+#include <fstream>
 
 #include "models.h"
+#include "sdk/artifact.h"
 #include "sdk/error.h"
 
 using namespace espalier;
@@ -29,6 +35,14 @@ Graph chain() {
                  {"Neg", "", "neg", {"y"}, {"z"}, {}}};
   graph.outputs = {{"y", DType::f32, {}}, {"z", DType::f32, {}}};
   return graph;
+}
+
+/// Bytes of mapped files that count as this process's memory.
+std::int64_t resident_of_files() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+    if (line.starts_with("RssFile:")) return std::stoll(line.substr(8)) * 1024;
+  return -1;
 }
 
 }  // namespace
@@ -142,4 +156,42 @@ TEST_CASE("caches and statistics are no weights") {
   const std::vector<std::string> cnn = learnable(residual_network(8));
   CHECK(std::find(cnn.begin(), cnn.end(), "stem.norm.mean") == cnn.end());
   CHECK(std::find(cnn.begin(), cnn.end(), "stem.norm.scale") != cnn.end());
+}
+
+TEST_CASE("mapped weights rest in their file after their last reader, and are read again") {
+  constexpr std::int64_t side = 2048;  // a weight of 16 MiB
+  const std::filesystem::path path = std::filesystem::temp_directory_path() / fmt::format("espalier-weight-{}", ::getpid());
+  {
+    const std::vector<float> values(side * side, 0.5F);
+    std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(values.data()), side * side * 4);
+  }
+  const MappedFile mapped(path);
+  std::filesystem::remove(path);  // the mapping stays
+  Graph graph;
+  graph.inputs = {{"x", DType::f32, {Dim(1), Dim(side)}}};
+  Tensor& weight = graph.initializers["w"];
+  weight.dtype = DType::f32;
+  weight.shape = {side, side};
+  weight.bytes = mapped.bytes();
+  weight.owner = mapped.owner();
+  graph.nodes = {{"MatMul", "", "first", {"x", "w"}, {"h"}, {}}, {"MatMul", "", "second", {"h", "w"}, {"y"}, {}}};
+  graph.outputs = {{"y", DType::f32, {}}};
+  const at::Tensor x = at::full({1, side}, 1.0 / 1024);
+
+  Session keeping(graph);
+  const at::Tensor expected = keeping.run({{"x", x}}).at("y");
+  const std::int64_t with_weight = resident_of_files();
+  SessionOptions options;
+  options.release_weights = true;
+  Session releasing(graph, options);
+  std::int64_t between = 0;
+  releasing.hook("h", [&](const std::string&, const at::Tensor&) {
+    between = resident_of_files();
+    return at::Tensor();
+  });
+  for (int round = 0; round < 2; ++round) {
+    CHECK(releasing.run({{"x", x}}).at("y").equal(expected));
+    CHECK(between > with_weight - (std::int64_t{4} << 20));  // a reader is still to come
+    CHECK(resident_of_files() < with_weight - (std::int64_t{12} << 20));
+  }
 }
