@@ -5,7 +5,8 @@ python bench/prune_distill.py --train TEXT --text TEXT [--steps N] [--only ours 
 
 Prints each side's seconds, peak memory and perplexity (39 windows of 512 tokens), and the ratios. The PyTorch side is
 what a person would write: eager, AdamW with warm-up and cosine, KL at temperature 1 plus 0.2 cross-entropy; bf16 autocast where the
-processor has kernels for it, else f32, which is then many times faster.
+processor has instructions for it, else f32, which is then many times faster. All sides see the same windows in the same order: which
+windows come up is worth 2 % of perplexity at 200 steps, more than what is compared.
 """
 import argparse
 import json
@@ -33,6 +34,18 @@ def ours(store, settings):
     timed = [stages[name] for name in ("base", "corpus", "pruned", "distilled")]
     return {"seconds": sum(s["seconds"] for s in timed), "peak_bytes": max(s["peak_rss_bytes"] for s in timed),
             "perplexity": stages["quality"]["figures"]["perplexity"], "parameters": stages["pruned"]["figures"]["parameters"]}
+
+
+def shuffled(count, seed):
+    """The order in which distiller/distill takes its examples: Fisher-Yates over splitmix64."""
+    mask, order = (1 << 64) - 1, list(range(count))
+    for i in range(count, 1, -1):
+        seed = (seed + 0x9e3779b97f4a7c15) & mask
+        z = ((seed ^ (seed >> 30)) * 0xbf58476d1ce4e5b9) & mask
+        z = ((z ^ (z >> 27)) * 0x94d049bb133111eb) & mask
+        pick = ((z ^ (z >> 31)) * i) >> 64
+        order[i - 1], order[pick] = order[pick], order[i - 1]
+    return order
 
 
 def has_bf16():
@@ -129,7 +142,7 @@ def peer(cut, folder, steps):
     parameters = sum(w.numel() for w in trained)
     print(f"cut to {parameters} parameters after {time.time() - begin:.1f} s", file=sys.stderr, flush=True)
     optimizer = torch.optim.AdamW(trained, lr=2e-4, weight_decay=0.01)
-    order = torch.randperm(len(windows["corpus"]), generator=torch.Generator().manual_seed(0))
+    order = shuffled(len(windows["corpus"]), 0)  # the recipe's seed
     for step in range(steps):
         ids = windows["corpus"][order[step % len(order)]][None]
         with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16()):

@@ -157,8 +157,9 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
   SessionOptions how = session_options(params);
   how.recompute = params.flag("checkpoint");
   if (how.products == DType::bf16 && how.emulate_bf16)
-    context.log(LogLevel::warning,
-                "this processor has no instructions for bf16: products are computed in f32 from rounded operands, no faster than f32");
+    context.log(
+        LogLevel::warning,
+        "this processor has no instructions for bf16: products are computed in f32 from rounded operands, no faster than f32");
   Session session(task.model, how);
   session.train(trained_by(task.model, params, loss));
   if (task.heldout)

@@ -183,7 +183,7 @@ ESPALIER_PLUGIN(R"json({
                 R"json(
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory": "1.5e8 + if(adapter == \"none\", 4, 1.2) * student.bytes + batch * data.sequence * if(checkpoint, 0.35, 1) * student.activation_bytes + teacher.bytes",
+    "estimate": {"memory": "1.5e8 + if(adapter == \"none\", 4, 1.2) * student.bytes + batch * data.sequence * if(checkpoint, 0.35, 0.8) * student.activation_bytes",
                  "seconds": "3 + steps * (accumulation * batch * data.sequence * 6 * student.macs / (0.75 * machine.flops) + 8 * student.bytes / machine.bandwidth) + 2 * heldout.count * heldout.sequence * 2 * student.macs / (0.75 * machine.flops) + steps * accumulation * batch * data.sequence * 2 * teacher.macs / (0.75 * machine.flops)",
                  "memory_base": 1e9, "memory_per_byte": 3, "output_per_byte": 0.5}
   }]

@@ -36,7 +36,7 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_TRAINING_PARAMETERS "," ESPALIER_ADAPTER_PARAMETERS R"json(
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory": "1.5e8 + if(adapter == \"none\", 4, 1.2) * model.bytes + batch * data.sequence * if(checkpoint, 0.35, 1) * model.activation_bytes",
+    "estimate": {"memory": "1.5e8 + if(adapter == \"none\", 4, 1.2) * model.bytes + batch * data.sequence * if(checkpoint, 0.35, 0.8) * model.activation_bytes",
                  "seconds": "3 + steps * (accumulation * batch * data.sequence * 6 * model.macs / (0.75 * machine.flops) + 8 * model.bytes / machine.bandwidth) + 2 * heldout.count * heldout.sequence * 2 * model.macs / (0.75 * machine.flops)",
                  "memory_base": 1.1e9, "memory_per_byte": 5, "output_per_byte": 1}
   }]

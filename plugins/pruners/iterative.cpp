@@ -53,7 +53,7 @@ ESPALIER_PLUGIN(R"json({
 )json" ESPALIER_COMPENSATION_PARAMETERS R"json(
     ],
     "depends": {"seed": true, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory": "max(metric.memory, 3e8 + 1.2 * model.bytes, if(recover.use == \"\", 0, 1.5e8 + if(recover.adapter == \"none\", 4, 1.2) * model.bytes + recover.batch * data.sequence * if(recover.checkpoint, 0.35, 1) * model.activation_bytes + if(recover.use == \"distiller/distill\", 1, 0) * model.bytes))",
+    "estimate": {"memory": "max(metric.memory, 3e8 + 1.2 * model.bytes, if(recover.use == \"\", 0, 1.5e8 + if(recover.adapter == \"none\", 4, 1.2) * model.bytes + recover.batch * data.sequence * if(recover.checkpoint, 0.35, 0.8) * model.activation_bytes))",
                  "seconds": "3 + rounds * (metric.seconds + 2 + 3 * heldout.count * heldout.sequence * model.macs / (0.75 * machine.flops) + if(recover.use == \"\", 0, recover.steps * (recover.accumulation * recover.batch * data.sequence * if(recover.use == \"distiller/distill\", 8, 6) * model.macs / (0.75 * machine.flops) + 8 * model.bytes / machine.bandwidth)) + if(compensate, min(compensation_samples, data.count) * data.sequence * 4 * model.macs / (0.75 * machine.flops), 0))",
                  "memory_base": 1.1e9, "memory_per_byte": 5, "output_per_byte": 1}
   }]
