@@ -19,7 +19,6 @@ RegisterCommand absent(const char* name, const char* summary, std::string answer
 
 const RegisterCommand why = absent("why", "(not there yet) what changed since the nearest cached result of a stage",
                                    "is not there yet; `espalier plan RECIPE` says why a stage misses");
-const RegisterCommand model = absent("model", "(not there yet) look at, run, convert a model file", "is not there yet");
 const RegisterCommand fresh =
     absent("new", "(not there yet) begin a recipe or a plugin", "is not there yet; pipelines/ and plugins/ hold examples to copy");
 const RegisterCommand test =

@@ -15,7 +15,7 @@
 namespace espalier {
 namespace {
 
-constexpr std::size_t kMost = 1u << 20;
+constexpr std::size_t kMost = 1u << 28;
 
 struct Actions {
   posix_spawn_file_actions_t value;

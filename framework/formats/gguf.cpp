@@ -233,7 +233,7 @@ Tensor GgufFile::dequantize(const Entry& entry) const {
   if (!type || !type->dequantize) {
     throw_unsupported(
         fmt::format("tensor '{}' has the type {}", entry.name, type ? std::string(type->name) : std::to_string(entry.type)), where_,
-        "F32, F16, BF16, Q4_1 and Q8_0 are read");
+        "read are " + readable_ggml_types());
   }
   const std::size_t count = entry.bytes.size() / type->bytes * type->block;
   std::vector<std::byte> values(count * sizeof(float));

@@ -34,7 +34,7 @@ class GgufFile {
   const std::map<std::string, Value>& metadata() const { return metadata_; }
   const std::vector<Entry>& tensors() const { return tensors_; }
   const Entry* tensor(const std::string& name) const;
-  /// The entry as f32 [shape], dequantized (F32, F16, BF16, Q4_1, Q8_0); throws Error(unsupported) naming tensor and type.
+  /// The entry as f32 [shape], dequantized; throws Error(unsupported) naming tensor and type.
   Tensor dequantize(const Entry& entry) const;
   const std::string& where() const { return where_; }
 

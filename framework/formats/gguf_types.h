@@ -1,6 +1,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace espalier {
@@ -16,5 +17,7 @@ struct GgmlType {
 
 /// nullptr for a number that GGUF does not define.
 const GgmlType* ggml_type(std::uint32_t id);
+/// "F32, F16, Q4_0, …": the types that can be dequantized.
+std::string readable_ggml_types();
 
 }  // namespace espalier

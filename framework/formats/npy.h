@@ -14,6 +14,10 @@ namespace espalier {
 /// turned into that form. Throws Error(invalid_input) for a damaged file, Error(unsupported) for element types that are no numbers.
 Tensor parse_npy(std::span<const std::byte> bytes, std::shared_ptr<const void> owner, const std::string& where);
 
+/// What stands before an array's elements (little-endian, rows first) in a .npy file of version 1; a multiple of 64 bytes. Throws
+/// Error(unsupported) for element types that NumPy does not have.
+std::string npy_header(DType type, const std::vector<std::int64_t>& shape);
+
 /// The arrays of an .npz file (a ZIP archive of .npy files, stored or deflated) by name without ".npy", in the archive's order.
 /// Names are only names: nothing is written anywhere. A member may not unpack to more than its bytes can hold (deflate's 1032:1),
 /// nor to more than 256 MiB at more than 100:1.

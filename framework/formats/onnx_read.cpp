@@ -80,24 +80,39 @@ class Reader {
     }
   }
 
+  DType element_type(std::int32_t type, const std::string& what) const {
+    if (type < 1 || type > kLastType) throw_unsupported(what + " has the element type " + onnx_type_name(type), where_);
+    return static_cast<DType>(type);
+  }
+
   /// Unknown type or rank: dtype undefined and no shape. A model's input must have both.
   Value border(const onnx::ValueInfoProto& proto, const std::string& kind, bool must_rank, Graph& graph) {
     const std::string what = kind + " '" + proto.name() + "'";
     if (proto.name().empty()) throw_invalid("an " + kind + " of the graph has no name", where_, kDamaged);
     if (!proto.doc_string().empty()) graph.doc[proto.name()] = proto.doc_string();
     Value value{proto.name(), DType::undefined, {}};
-    if (proto.type().value_case() != onnx::TypeProto::kTensorType && proto.type().value_case() != onnx::TypeProto::VALUE_NOT_SET) {
-      throw_unsupported(what + " is no tensor", where_, "sequences, maps, optionals and sparse tensors are not read");
+    const onnx::TypeProto* type = &proto.type();
+    if (type->value_case() == onnx::TypeProto::kOptionalType) {
+      value.optional = true;
+      type = &type->optional_type().elem_type();
     }
-    const auto& tensor = proto.type().tensor_type();
+    if (type->value_case() == onnx::TypeProto::kSequenceType) {
+      value.sequence = true;
+      type = &type->sequence_type().elem_type();
+    }
+    if (type->value_case() != onnx::TypeProto::kTensorType && type->value_case() != onnx::TypeProto::VALUE_NOT_SET) {
+      throw_unsupported(what + " is no tensor", where_, "maps, sparse tensors and sequences of sequences are not read");
+    }
+    const auto& tensor = type->tensor_type();
+    if (value.sequence) {
+      value.dtype = element_type(tensor.elem_type(), what);
+      return value;
+    }
     if (!tensor.has_shape()) {
       if (must_rank) throw_unsupported(what + " has no shape", where_, "write the model with the ranks of its inputs");
       return value;
     }
-    const auto last = static_cast<std::int32_t>(DType::i4);
-    if (tensor.elem_type() < 1 || tensor.elem_type() > last)
-      throw_unsupported(what + " has the element type " + onnx_type_name(tensor.elem_type()), where_);
-    value.dtype = static_cast<DType>(tensor.elem_type());
+    value.dtype = element_type(tensor.elem_type(), what);
     for (const auto& dim : tensor.shape().dim()) {
       const std::string unnamed = fmt::format("{}.dim{}", proto.name(), value.shape.size());
       if (dim.has_dim_value() && dim.dim_value() >= 0)

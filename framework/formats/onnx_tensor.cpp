@@ -13,9 +13,7 @@
 namespace espalier {
 namespace {
 
-bool known_type(std::int32_t type) {
-  return type >= static_cast<std::int32_t>(DType::f32) && type <= static_cast<std::int32_t>(DType::i4);
-}
+bool known_type(std::int32_t type) { return type >= static_cast<std::int32_t>(DType::f32) && type <= kLastType; }
 
 /// The elements of a typed field, each stored as `Stored`.
 template <class Stored, class Field>
@@ -53,7 +51,7 @@ Tensor from_typed_fields(const onnx::TensorProto& proto, DType dtype, std::vecto
     case DType::bf16:
       return from_field<std::uint16_t>(dtype, std::move(shape), proto.int32_data(), what, where);
     default:
-      return from_field<std::uint8_t>(dtype, std::move(shape), proto.int32_data(), what, where);  // 8 bits, or 4-bit pairs
+      return from_field<std::uint8_t>(dtype, std::move(shape), proto.int32_data(), what, where);  // bytes, of packed elements too
   }
 }
 

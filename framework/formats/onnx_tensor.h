@@ -14,7 +14,7 @@ Tensor read_tensor(onnx::TensorProto& proto, const ExternalResolver& external, c
 /// Everything but the elements, and the elements too unless `header_only`.
 void write_tensor(const Tensor& tensor, const std::string& name, onnx::TensorProto& proto, bool header_only = false);
 
-/// "FLOAT4E2M1", or the number where onnx knows none either; for types that Tensor does not have.
+/// "FLOAT6E2M3", or the number where onnx knows none either; for types that Tensor does not have.
 std::string onnx_type_name(std::int32_t type);
 
 /// A file offset or length as the format's decimal text; throws Error(invalid_input).

@@ -30,8 +30,12 @@ void write_value(const Value& value, const std::string& doc, onnx::ValueInfoProt
   proto.set_name(value.name);
   if (!doc.empty()) proto.set_doc_string(doc);
   if (value.dtype == DType::undefined) return;  // a branch's output whose type the file left open
-  auto* tensor = proto.mutable_type()->mutable_tensor_type();
+  auto* type = proto.mutable_type();
+  if (value.optional) type = type->mutable_optional_type()->mutable_elem_type();
+  if (value.sequence) type = type->mutable_sequence_type()->mutable_elem_type();
+  auto* tensor = type->mutable_tensor_type();
   tensor->set_elem_type(static_cast<std::int32_t>(value.dtype));
+  if (value.sequence) return;  // its elements' shapes may differ
   auto* shape = tensor->mutable_shape();
   for (const Dim& dim : value.shape) {
     if (dim.known())

@@ -167,6 +167,8 @@ Graph with_kv_cache(const Graph& graph) {
   for (std::size_t i = 0; i < count; ++i) {
     if (!is_causal(graph.nodes[i])) continue;
     if (has_past(graph.nodes[i])) throw_invalid("the attention has a past already", graph.nodes[i].name);
+    if (!graph.nodes[i].input(6).empty())
+      throw_unsupported("the attention reads nonpad_kv_seqlen, which does not go with a cache of its own", graph.nodes[i].name);
     const auto mask = masks.of(graph.nodes[i]);  // appends nodes: take the reference afterwards
     auto& node = result.nodes[i];
     node.inputs.resize(6);

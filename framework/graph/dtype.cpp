@@ -15,7 +15,7 @@ struct Row {
   int bits;
 };
 
-constexpr std::array<Row, 23> kTypes{{
+constexpr std::array<Row, 27> kTypes{{
     {DType::undefined, "undefined", 0},
     {DType::f32, "float32", 32},
     {DType::u8, "uint8", 8},
@@ -39,6 +39,10 @@ constexpr std::array<Row, 23> kTypes{{
     {DType::f8e5m2fnuz, "float8e5m2fnuz", 8},
     {DType::u4, "uint4", 4},
     {DType::i4, "int4", 4},
+    {DType::f4e2m1, "float4e2m1", 4},
+    {DType::f8e8m0, "float8e8m0", 8},
+    {DType::u2, "uint2", 2},
+    {DType::i2, "int2", 2},
 }};
 
 const Row& row(DType type) {
@@ -64,7 +68,7 @@ std::uint64_t byte_size(DType type, std::int64_t count) {
   if (width == 0) throw_invalid("elements of type " + std::string(to_string(type)) + " have no fixed size");
   if (count < 0) throw_invalid("a tensor cannot have " + std::to_string(count) + " elements");
   const auto n = static_cast<std::uint64_t>(count);
-  if (width < 8) return n / 2 + n % 2;  // two to a byte
+  if (const std::uint64_t in_byte = 8 / width; in_byte > 1) return n / in_byte + (n % in_byte != 0);
   if (n > std::numeric_limits<std::uint64_t>::max() / (width / 8))
     throw_invalid(std::to_string(count) + " elements of " + std::string(to_string(type)) + " overflow a 64-bit size");
   return n * (width / 8);
@@ -80,6 +84,8 @@ bool is_floating(DType type) {
     case DType::f8e4m3fnuz:
     case DType::f8e5m2:
     case DType::f8e5m2fnuz:
+    case DType::f4e2m1:
+    case DType::f8e8m0:
       return true;
     default:
       return false;

@@ -30,12 +30,18 @@ enum class DType : std::int32_t {
   f8e5m2fnuz = 20,
   u4 = 21,
   i4 = 22,
+  f4e2m1 = 23,
+  f8e8m0 = 24,
+  u2 = 25,
+  i2 = 26,
 };
+/// Element types that the graph knows are numbered from 1 to this.
+constexpr std::int64_t kLastType = 26;
 
 /// "float32", "int8", … (the names of ONNX and NumPy).
 std::string_view to_string(DType type);
 std::optional<DType> dtype_from(std::string_view name);
-/// Bits of one element; 4 for the packed types; 0 for string and undefined.
+/// Bits of one element; 4 or 2 for the packed types; 0 for string and undefined.
 int bits(DType type);
 /// Bytes of `count` elements, packed types rounded up; throws Error(invalid_input) when the product overflows or count < 0.
 std::uint64_t byte_size(DType type, std::int64_t count);

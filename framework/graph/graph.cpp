@@ -193,6 +193,14 @@ std::vector<std::string> captures(const Node& node) {
   return out;
 }
 
+std::vector<std::string> captures(const Graph& body) {
+  std::vector<std::string> out;
+  collect_captures(body, out, 0);
+  std::sort(out.begin(), out.end());
+  out.erase(std::unique(out.begin(), out.end()), out.end());
+  return out;
+}
+
 const Tensor* Graph::initializer(const std::string& name) const {
   auto it = initializers.find(name);
   return it == initializers.end() ? nullptr : &it->second;

@@ -54,6 +54,7 @@ struct Node;
 
 /// Values of the surrounding graph that the subgraphs of a node (If, Loop) read without naming them as inputs; sorted.
 std::vector<std::string> captures(const Node& node);
+std::vector<std::string> captures(const Graph& body);
 
 /// An attribute of a node.
 using Attribute = std::variant<std::int64_t, double, std::string, std::vector<std::int64_t>, std::vector<double>,
@@ -80,8 +81,10 @@ struct Node {
 /// A named value at the graph's border.
 struct Value {
   std::string name;
-  DType dtype = DType::undefined;
+  DType dtype = DType::undefined;  ///< of a sequence: its elements'
   Shape shape;
+  bool sequence = false;  ///< a sequence of tensors, whose shapes are not declared
+  bool optional = false;  ///< may be absent
 };
 
 /// An ONNX graph in memory: nodes in topological order, values by name, initializers as byte views. Copying a Graph copies the

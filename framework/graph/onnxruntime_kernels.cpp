@@ -43,7 +43,8 @@ bool fits_grouped(const Pattern& p, const Node& node) {
     throw_unsupported(fmt::format("ONNX Runtime has no attention with {} query heads over {} KV heads", heads, shared), node.name,
                       "prune heads in whole groups, or choose another backend");
   return heads > 0 && shared > 0 && !node.input(4).empty() && !node.input(5).empty() && node.outputs.size() == 3 &&
-         node.input(6).empty() && node.number("softcap", 0) == 0 && plainly_causal(p, node.input(3));
+         node.input(6).empty() && node.number("softcap", 0) == 0 && node.integer("left_window_size", -1) < 0 &&
+         node.integer("right_window_size", -1) < 0 && plainly_causal(p, node.input(3));
 }
 
 Node plain(const std::string& op, const std::string& name, std::vector<std::string> inputs, std::vector<std::string> outputs,

@@ -64,7 +64,11 @@ std::vector<ValueInfo> infer_node(const Graph& graph, const ValueMap& values, co
   const Operator* op = find_operator(graph, node);
   const bool ranked = std::all_of(node.inputs.begin(), node.inputs.end(),
                                   [&](const std::string& i) { return i.empty() || values.find(i)->second.rank_known; });
-  if (!op || !op->infer || !ranked) return std::vector<ValueInfo>(node.outputs.size(), unknown());
+  if (!op || !op->infer || (!ranked && !op->sequences)) return std::vector<ValueInfo>(node.outputs.size(), unknown());
+  if (!op->sequences)
+    for (const std::string& i : node.inputs)
+      if (!i.empty() && values.find(i)->second.sequence)
+        throw_unsupported("input '" + i + "' is a sequence, which " + node.op + " does not take", label(node));
   return located(node, [&] {
     auto out = op->infer(NodeView{graph, node, values});
     if (out.size() < node.outputs.size())
@@ -140,6 +144,8 @@ std::size_t NodeView::axis(std::string_view attribute, std::int64_t fallback, st
 }
 
 void NodeView::fail(std::string message) const { throw_invalid(std::move(message), label(node)); }
+
+void NodeView::refuse(std::string message) const { throw_unsupported(std::move(message), label(node)); }
 
 void AxisMaps::same(Port a, Port b) { links.push_back({a, 0, 1, b, 0, 1, all}); }
 void AxisMaps::range(Port a, std::int64_t a_begin, Port b, std::int64_t b_begin, std::int64_t length) {
@@ -230,15 +236,9 @@ RegisterOperator::RegisterOperator(Operator op) {
   std::sort(entries.begin(), entries.end(), [](const Operator& a, const Operator& b) { return a.since < b.since; });
 }
 
-ValueMap infer(const Graph& graph) {
-  ValueMap values;
-  for (const Value& v : graph.inputs) {
-    if (v.shape.size() > kHighestRank) throw_invalid("the input has rank " + std::to_string(v.shape.size()), "'" + v.name + "'");
-    for (const Dim& d : v.shape)
-      if (d.known() && d.constant() < 0) throw_invalid("an input has shape " + text(v.shape), "'" + v.name + "'");
-    if (!values.emplace(v.name, ValueInfo{v.dtype, v.shape, std::nullopt, true}).second)
-      throw_invalid("the input is defined twice", "'" + v.name + "'");
-  }
+namespace {
+
+void infer_nodes(const Graph& graph, ValueMap& values) {
   for (const auto& [name, tensor] : graph.initializers) {
     if (tensor.shape.size() > kHighestRank)
       throw_invalid("the tensor has rank " + std::to_string(tensor.shape.size()), "'" + name + "'");
@@ -256,6 +256,36 @@ ValueMap infer(const Graph& graph) {
   }
   for (const Value& v : graph.outputs)
     if (!values.contains(v.name)) throw_invalid("no node makes this output of the graph", "'" + v.name + "'");
+}
+
+}  // namespace
+
+ValueMap infer(const Graph& graph) {
+  ValueMap values;
+  for (const Value& v : graph.inputs) {
+    if (v.shape.size() > kHighestRank) throw_invalid("the input has rank " + std::to_string(v.shape.size()), "'" + v.name + "'");
+    for (const Dim& d : v.shape)
+      if (d.known() && d.constant() < 0) throw_invalid("an input has shape " + text(v.shape), "'" + v.name + "'");
+    if (!values.emplace(v.name, ValueInfo{v.dtype, v.shape, std::nullopt, !v.sequence, v.sequence}).second)
+      throw_invalid("the input is defined twice", "'" + v.name + "'");
+  }
+  infer_nodes(graph, values);
+  return values;
+}
+
+ValueMap infer_body(const Graph& body, const std::vector<ValueInfo>& inputs, const ValueMap& outer) {
+  if (inputs.size() != body.inputs.size())
+    throw_invalid("the body has " + std::to_string(body.inputs.size()) + " inputs and is given " + std::to_string(inputs.size()));
+  ValueMap values;
+  for (std::size_t i = 0; i < inputs.size(); ++i)
+    if (!values.emplace(body.inputs[i].name, inputs[i]).second)
+      throw_invalid("the body's input is defined twice", "'" + body.inputs[i].name + "'");
+  for (const std::string& name : captures(body)) {
+    const auto found = outer.find(name);
+    if (found == outer.end()) throw_invalid("nothing is known of value '" + name + "', which the body reads");
+    values.emplace(name, found->second);
+  }
+  infer_nodes(body, values);
   return values;
 }
 

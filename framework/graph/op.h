@@ -19,6 +19,7 @@ struct ValueInfo {
   Shape shape;
   std::optional<std::vector<Dim>> content;  ///< elements of a small integer tensor (rank 0 or 1), symbolic
   bool rank_known = true;
+  bool sequence = false;  ///< a sequence of tensors; type and shape are what all of its elements have in common
 };
 using ValueMap = std::map<std::string, ValueInfo, std::less<>>;
 
@@ -36,7 +37,8 @@ struct NodeView {
   std::optional<std::vector<std::int64_t>> integers(std::size_t i) const;
   /// attribute `axis`, negative counted from the end of `rank`; throws when out of range.
   std::size_t axis(std::string_view attribute, std::int64_t fallback, std::size_t rank) const;
-  [[noreturn]] void fail(std::string message) const;  ///< Error(invalid_input) with the node's name and operator
+  [[noreturn]] void fail(std::string message) const;    ///< Error(invalid_input) with the node's name and operator
+  [[noreturn]] void refuse(std::string message) const;  ///< Error(unsupported): valid, and not done here
 };
 
 /// How channels travel through one node. Every axis of every input and output is in exactly one of these states:
@@ -125,6 +127,10 @@ struct Operator {
   /// Absent: nothing to rewrite after a cut.
   std::function<void(Adjust&)> adjust;
   bool differentiable = false;
+  /// Inputs whose floating constants set the computation (limits, statistics, caches) and are no weights: training leaves them.
+  std::vector<std::size_t> settings = {};
+  /// Takes sequences, and values of unknown rank; `infer` of any other operator is asked only when all ranks are known.
+  bool sequences = false;
 };
 
 /// The entry for a node, or nullptr. Lookup is by (domain, operator) and the graph's opset.
@@ -140,6 +146,8 @@ struct RegisterOperator {
 /// Types and shapes of every value, in node order, initializers and inputs included. Unknown operators give outputs with
 /// rank_known = false. Throws Error(invalid_input) naming the node where shapes do not fit.
 ValueMap infer(const Graph& graph);
+/// The same for the body of a control operator: `inputs` stand for the body's own, in order, and what it captures is in `outer`.
+ValueMap infer_body(const Graph& body, const std::vector<ValueInfo>& inputs, const ValueMap& outer);
 Cost cost(const Graph& graph, const ValueMap& values, const Node& node, const Bindings& bindings);
 Cost total_cost(const Graph& graph, const ValueMap& values, const Bindings& bindings);
 

@@ -11,11 +11,23 @@
 namespace espalier {
 namespace {
 
-using Table = std::map<std::pair<std::string, std::string>, RunFunction, std::less<>>;
-Table& table() {
-  static Table entries;
+template <class Function>
+using Table = std::map<std::pair<std::string, std::string>, Function, std::less<>>;
+
+template <class Function>
+Table<Function>& table() {
+  static Table<Function> entries;
   return entries;
 }
+
+template <class Function>
+Function find(std::string_view domain, std::string_view op) {
+  if (domain == "ai.onnx") domain = "";
+  const auto found = table<Function>().find(std::pair<std::string, std::string>(domain, op));
+  return found == table<Function>().end() ? nullptr : found->second;
+}
+
+std::string label(const Node& node) { return fmt::format("node {} ({})", node.name, node.op); }
 
 }  // namespace
 
@@ -57,16 +69,52 @@ std::int64_t RunView::axis(std::string_view attribute, std::int64_t fallback, st
 
 c10::ScalarType RunView::computed(DType type) const { return is_floating(type) ? compute : scalar_type(type); }
 
-void RunView::fail(std::string message) const {
-  throw_invalid(std::move(message), fmt::format("node {} ({})", node.name, node.op));
+void RunView::fail(std::string message) const { throw_invalid(std::move(message), label(node)); }
+void RunView::refuse(std::string message) const { throw_unsupported(std::move(message), label(node)); }
+
+RegisterRun::RegisterRun(const char* domain, const char* op, RunFunction run) { table<RunFunction>()[{domain, op}] = run; }
+RunFunction find_run(std::string_view domain, std::string_view op) { return find<RunFunction>(domain, op); }
+
+const at::Tensor& ValuesView::tensor(std::size_t i) const {
+  if (!has(i)) fail(fmt::format("input {} is missing", i));
+  if (!inputs[i].tensor.defined()) fail(fmt::format("input {} is a sequence, expected a tensor", i));
+  return inputs[i].tensor;
 }
 
-RegisterRun::RegisterRun(const char* domain, const char* op, RunFunction run) { table()[{domain, op}] = run; }
-
-RunFunction find_run(std::string_view domain, std::string_view op) {
-  if (domain == "ai.onnx") domain = "";
-  const auto found = table().find(std::pair<std::string, std::string>(domain, op));
-  return found == table().end() ? nullptr : found->second;
+const std::vector<at::Tensor>& ValuesView::sequence(std::size_t i) const {
+  if (!has(i)) fail(fmt::format("input {} is missing", i));
+  if (!inputs[i].sequence) fail(fmt::format("input {} is a tensor, expected a sequence", i));
+  return *inputs[i].sequence;
 }
+
+std::int64_t ValuesView::integer(std::size_t i) const {
+  const at::Tensor& value = tensor(i);
+  if (value.numel() != 1 || !c10::isIntegralType(value.scalar_type(), true))
+    fail(fmt::format("input {} holds {} elements of {}, expected one integer", i, value.numel(),
+                     c10::toString(value.scalar_type())));
+  return value.item().toLong();
+}
+
+std::vector<RunValue> ValuesView::run(std::string_view body, const std::vector<RunValue>& given) const {
+  const auto found = bodies.find(body);
+  if (found == bodies.end()) fail(fmt::format("attribute `{}` is missing", body));
+  if (given.size() != found->second->inputs())
+    fail(fmt::format("`{}` has {} inputs and is given {} values", body, found->second->inputs(), given.size()));
+  return found->second->run(given, captured);
+}
+
+std::size_t ValuesView::body_inputs(std::string_view body) const {
+  const auto found = bodies.find(body);
+  if (found == bodies.end()) fail(fmt::format("attribute `{}` is missing", body));
+  return found->second->inputs();
+}
+
+void ValuesView::fail(std::string message) const { throw_invalid(std::move(message), label(node)); }
+void ValuesView::refuse(std::string message) const { throw_unsupported(std::move(message), label(node)); }
+
+RegisterValuesRun::RegisterValuesRun(const char* domain, const char* op, ValuesFunction run) {
+  table<ValuesFunction>()[{domain, op}] = run;
+}
+ValuesFunction find_values_run(std::string_view domain, std::string_view op) { return find<ValuesFunction>(domain, op); }
 
 }  // namespace espalier

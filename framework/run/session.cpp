@@ -11,6 +11,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "graph/op.h"
 #include "run/op.h"
 #include "run/precision.h"
 #include "run/recompute.h"
@@ -25,10 +26,14 @@ constexpr int absent = -1;
 /// A node with its values as numbers: the loop over nodes looks nothing up by name.
 struct Step {
   const Node* node;
-  RunFunction run;
-  std::vector<int> in, out;
+  RunFunction run;            ///< on tensors, or
+  ValuesFunction run_values;  ///< on values, where there is no other or an input is a sequence
+  std::vector<int> in, out;   ///< what the node's bodies capture follows its inputs
   Operands operands = Operands::wide;
+  std::shared_ptr<Bodies> bodies;
 };
+
+using Sequence = std::shared_ptr<const std::vector<at::Tensor>>;
 
 /// A stretch of a plan that is run again in the backward pass.
 struct Recomputed {
@@ -46,13 +51,11 @@ struct Plan {
   std::vector<Recomputed> stretches;  ///< in order
 };
 
-/// Slots of operators whose floating constants are no weights.
-bool reads_constant(const Node& node, std::size_t input, const Tensor& tensor) {
-  static const std::map<std::string, std::set<std::size_t>, std::less<>> settings = {
-      {"RotaryEmbedding", {1, 2}},     {"BatchNormalization", {3, 4}}, {"Clip", {1, 2}},     {"Pow", {1}},   {"Attention", {3}},
-      {"DequantizeLinear", {0, 1, 2}}, {"QuantizeLinear", {1, 2}},     {"Range", {0, 1, 2}}, {"Where", {0}},
-  };
-  if (const auto found = settings.find(node.op); found != settings.end() && found->second.contains(input)) return true;
+/// A floating constant at this input is no weight.
+bool reads_constant(const Graph& graph, const Node& node, std::size_t input, const Tensor& tensor) {
+  if (const Operator* op = find_operator(graph, node);
+      op && std::find(op->settings.begin(), op->settings.end(), input) != op->settings.end())
+    return true;
   static const std::set<std::string, std::less<>> elementwise = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Pow"};
   return tensor.count() == 1 && elementwise.contains(node.op);
 }
@@ -73,7 +76,9 @@ std::string shapes(const std::vector<at::Tensor>& tensors) {
   const auto where = fmt::format("node {} ({})", node.name, node.op);
   if (cause.find("can't allocate memory") != std::string::npos)
     throw Error(ErrorCode::resource, "out of memory: " + cause, where, "use shorter sequences or smaller batches");
-  throw_invalid(fmt::format("{}; inputs: {}", cause, shapes(inputs)), where);
+  const std::string text = fmt::format("{}; inputs: {}", cause, shapes(inputs));
+  if (cause.find("not implemented for") != std::string::npos) throw_unsupported(text, where);  // a type without a kernel
+  throw_invalid(text, where);
 }
 
 }  // namespace
@@ -83,10 +88,47 @@ std::vector<std::string> learnable(const Graph& graph) {
   for (const Node& node : graph.nodes)
     for (std::size_t i = 0; i < node.inputs.size(); ++i)
       if (const Tensor* tensor = graph.initializer(node.inputs[i]);
-          tensor && is_floating(tensor->dtype) && !reads_constant(node, i, *tensor))
+          tensor && is_floating(tensor->dtype) && !reads_constant(graph, node, i, *tensor))
         names.insert(node.inputs[i]);
   return {names.begin(), names.end()};
 }
+
+/// A subgraph as a session of its own: what it captures are more of its inputs. Types and lengths are those of what comes in,
+/// whatever the body declares, as each round of a loop may bring others.
+class SessionBody final : public Body {
+ public:
+  SessionBody(const Graph& body, const std::vector<std::string>& captured, const SessionOptions& options)
+      : session_(opened(body), options) {
+    for (const Value& input : body.inputs) inputs_.push_back(input.name);
+    for (const Value& output : body.outputs) outputs_.push_back(output.name);
+    for (const std::string& name : captures(body))
+      captured_.emplace_back(std::lower_bound(captured.begin(), captured.end(), name) - captured.begin(), name);
+  }
+
+  std::size_t inputs() const override { return inputs_.size(); }
+
+  std::vector<RunValue> run(const std::vector<RunValue>& inputs, std::span<const RunValue> captured) override {
+    RunValues given;
+    for (std::size_t i = 0; i < inputs_.size(); ++i) given[inputs_[i]] = inputs[i];
+    for (const auto& [at, name] : captured_) given[name] = captured[static_cast<std::size_t>(at)];
+    const RunValues made = session_.run_values(given, outputs_);
+    std::vector<RunValue> out;
+    for (const std::string& name : outputs_) out.push_back(made.at(name));
+    return out;
+  }
+
+ private:
+  static Graph opened(const Graph& body) {
+    Graph graph = body;
+    for (Value& input : graph.inputs) input = {input.name, DType::undefined, {}, input.sequence};
+    for (const std::string& name : captures(body)) graph.inputs.push_back({name, DType::undefined, {}});
+    return graph;
+  }
+
+  Session session_;
+  std::vector<std::string> inputs_, outputs_;
+  std::vector<std::pair<std::ptrdiff_t, std::string>> captured_;  ///< place among the node's captures
+};
 
 struct Session::Impl {
   Graph graph;
@@ -104,7 +146,8 @@ struct Session::Impl {
   std::set<std::string> changed;                                          ///< set by set_parameter()
   std::map<std::vector<std::string>, std::shared_ptr<const Plan>> plans;  ///< shared with backward passes to come
   std::vector<bool> narrow_only;                                          ///< by slot: nothing but products reads it
-  std::vector<at::Tensor> narrowed;  ///< by slot: initializers that stay as they are, in the products' type
+  std::vector<at::Tensor> narrowed;             ///< by slot: initializers that stay as they are, in the products' type
+  std::unordered_map<int, Sequence> sequences;  ///< by slot, during a run
   bool hooked = false;
   NodeTimer timer;
 
@@ -134,6 +177,11 @@ struct Session::Impl {
     std::fill(kept.begin(), kept.end(), false);
   }
   at::Tensor accept(const Value& declared, const at::Tensor& given) const;
+  RunValue accept(const Value& declared, const RunValue& given) const;
+  bool any_sequence(const Step& step) const {
+    return !sequences.empty() && std::any_of(step.in.begin(), step.in.end(), [&](int slot) { return sequences.contains(slot); });
+  }
+  void execute_on_values(const Step& step, std::vector<RunValue> inputs, std::vector<at::Tensor>& values);
   std::vector<at::Tensor> execute(const Step& step, const std::vector<at::Tensor>& inputs) const;
   bool mixed() const { return options.products != DType::undefined && options.products != options.compute; }
   bool is_narrow(const at::Tensor& value) const { return value.scalar_type() == scalar_type(options.products); }
@@ -168,12 +216,18 @@ void Session::Impl::bind() {
   }
   for (const Node& node : graph.nodes) {
     const RunFunction run = find_run(node.domain, node.op);
-    if (!run)
+    const ValuesFunction run_values = find_values_run(node.domain, node.op);
+    if (!run && !run_values)
       throw_unsupported(
           fmt::format("operator {}{} is not supported by the runner", node.domain.empty() ? "" : node.domain + "::", node.op),
           fmt::format("node {}", node.name));
-    Step step{&node, run, {}, {}, operands_of(node)};
+    Step step{&node, run, run_values, {}, {}, operands_of(node), std::make_shared<Bodies>()};
     for (const std::string& name : node.inputs) step.in.push_back(name.empty() ? absent : find(name, "value"));
+    const std::vector<std::string> captured = captures(node);
+    for (const std::string& name : captured) step.in.push_back(find(name, "value"));
+    for (const auto& [name, attribute] : node.attributes)
+      if (const auto* body = std::get_if<std::shared_ptr<Graph>>(&attribute); body && *body)
+        step.bodies->emplace(name, std::make_unique<SessionBody>(**body, captured, options));
     for (const std::string& name : node.outputs) step.out.push_back(name.empty() ? absent : slot_of(name));
     steps.push_back(std::move(step));
   }
@@ -206,6 +260,7 @@ std::vector<bool> Session::Impl::constant_slots() const {
     constant[slot] = bound[slot].defined() && !bound[slot].requires_grad() && !hooks[slot];
   if (!options.fold_constants) return constant;
   for (const Step& step : steps) {
+    if (!step.run) continue;
     const bool all =
         std::all_of(step.in.begin(), step.in.end(), [&](int s) { return s == absent || constant[static_cast<std::size_t>(s)]; });
     const bool seen =
@@ -238,6 +293,29 @@ std::vector<at::Tensor> Session::Impl::execute(const Step& step, const std::vect
         throw_unsupported(fmt::format("output {} of operator {} is not computed by the runner", i, step.node->op),
                           "node " + step.node->name);
   return outputs;
+}
+
+void Session::Impl::execute_on_values(const Step& step, std::vector<RunValue> inputs, std::vector<at::Tensor>& values) {
+  if (!step.run_values)
+    throw_unsupported(fmt::format("operator {} does not take sequences", step.node->op), "node " + step.node->name);
+  const std::span<const RunValue> all(inputs);
+  const std::size_t own = step.node->inputs.size();
+  std::vector<RunValue> outputs;
+  try {
+    outputs = step.run_values(ValuesView{graph, *step.node, all.first(own), all.subspan(own), *step.bodies, compute});
+  } catch (const c10::Error& error) {
+    std::vector<at::Tensor> tensors;
+    for (const RunValue& input : all.first(own)) tensors.push_back(input.tensor);
+    rethrow(*step.node, tensors, error);
+  }
+  if (outputs.size() < step.out.size())
+    throw_unsupported(fmt::format("output {} of operator {} is not computed by the runner", outputs.size(), step.node->op),
+                      "node " + step.node->name);
+  for (std::size_t i = 0; i < step.out.size(); ++i) {
+    if (step.out[i] == absent) continue;
+    values[static_cast<std::size_t>(step.out[i])] = outputs[i].tensor;
+    if (outputs[i].sequence) sequences[step.out[i]] = outputs[i].sequence;
+  }
 }
 
 void Session::Impl::fold(const std::vector<int>& order, const std::vector<int>& targets) {
@@ -331,6 +409,7 @@ std::vector<bool> Session::Impl::carrying(const Plan& plan) const {
 }
 
 void Session::Impl::find_stretches(Plan& plan) const {
+  if (std::any_of(plan.steps.begin(), plan.steps.end(), [&](int s) { return !steps[static_cast<std::size_t>(s)].run; })) return;
   const std::vector<bool> carries = carrying(plan);
   if (std::none_of(carries.begin(), carries.end(), [](bool each) { return each; })) return;
   std::vector<PlannedStep> planned;
@@ -385,18 +464,32 @@ void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end
   };
   for (std::size_t position = begin; position < end; ++position) {
     const Step& step = steps[static_cast<std::size_t>(plan.steps[position])];
-    arguments.clear();
-    for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : fitted(step, slot));
     const auto start = timer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
-    std::vector<at::Tensor> outputs = execute(step, arguments);
-    if (timer) timer(*step.node, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-    for (std::size_t i = 0; i < step.out.size(); ++i)
-      if (const int slot = step.out[i]; slot != absent) {
-        if (hooked) after(slot, outputs[i]);
-        values[static_cast<std::size_t>(slot)] = std::move(outputs[i]);
+    if (!step.run || any_sequence(step)) {
+      std::vector<RunValue> given;
+      for (int slot : step.in) {
+        RunValue& value = given.emplace_back();
+        if (slot == absent) continue;
+        if (const auto found = sequences.find(slot); found != sequences.end())
+          value.sequence = found->second;
+        else
+          value.tensor = fitted(step, slot);
       }
+      execute_on_values(step, std::move(given), values);
+    } else {
+      arguments.clear();
+      for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : fitted(step, slot));
+      std::vector<at::Tensor> outputs = execute(step, arguments);
+      for (std::size_t i = 0; i < step.out.size(); ++i)
+        if (step.out[i] != absent) values[static_cast<std::size_t>(step.out[i])] = std::move(outputs[i]);
+    }
+    if (timer) timer(*step.node, std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
+    if (hooked)
+      for (int slot : step.out)
+        if (slot != absent && values[static_cast<std::size_t>(slot)].defined()) after(slot, values[static_cast<std::size_t>(slot)]);
     for (int slot : plan.release[position]) {
       values[static_cast<std::size_t>(slot)].reset();
+      if (!sequences.empty()) sequences.erase(slot);
       if (!low.empty()) low[static_cast<std::size_t>(slot)].reset();
       if (options.release_weights && bound[static_cast<std::size_t>(slot)].defined()) {
         const Tensor& source = graph.initializers.at(names[static_cast<std::size_t>(slot)]);
@@ -438,6 +531,17 @@ at::Tensor Session::Impl::accept(const Value& declared, const at::Tensor& given)
   if (given.is_floating_point()) return given.to(compute);
   if (declared.dtype == DType::undefined) return given;
   return given.to(is_floating(declared.dtype) ? compute : scalar_type(declared.dtype));
+}
+
+RunValue Session::Impl::accept(const Value& declared, const RunValue& given) const {
+  if (!given.present()) return given;  // an empty optional
+  if (!given.sequence) return accept(declared, given.tensor);
+  if (!declared.sequence && declared.dtype != DType::undefined)
+    throw_invalid(fmt::format("input \"{}\" is a sequence, the graph declares a tensor", declared.name), graph.name);
+  std::vector<at::Tensor> elements = *given.sequence;
+  for (at::Tensor& element : elements)
+    if (element.is_floating_point()) element = element.to(compute);
+  return elements;
 }
 
 Session::Session(const Graph& graph, SessionOptions options) : impl_(std::make_unique<Impl>()) {
@@ -495,10 +599,21 @@ void Session::set_parameter(const std::string& name, at::Tensor value) {
 const std::vector<std::string>& Session::trainable() const { return impl_->trainable; }
 
 TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& wanted) {
+  TensorMap out;
+  for (auto& [name, value] : run_values({inputs.begin(), inputs.end()}, wanted)) {
+    if (value.sequence) throw_unsupported(fmt::format("value \"{}\" is a sequence, a tensor is wanted", name), impl_->graph.name);
+    if (!value.tensor.defined()) throw_invalid(fmt::format("value \"{}\" is neither given nor computed", name), impl_->graph.name);
+    out[name] = std::move(value.tensor);
+  }
+  return out;
+}
+
+RunValues Session::run_values(const RunValues& inputs, const std::vector<std::string>& wanted) {
   Impl& self = *impl_;
   std::vector<at::Tensor> values(self.names.size());
+  self.sequences.clear();
   std::vector<int> given;
-  for (const auto& [name, tensor] : inputs)
+  for (const auto& [name, value] : inputs)
     if (const auto found = self.slots.find(name);
         found != self.slots.end() && self.producer[static_cast<std::size_t>(found->second)] != absent)
       given.push_back(found->second);
@@ -513,19 +628,24 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
 
   for (std::size_t slot = 0; slot < values.size(); ++slot)
     values[slot] = self.bound[slot].defined() ? self.bound[slot] : self.folded[slot];
-  for (int slot : given) values[static_cast<std::size_t>(slot)] = inputs.at(self.names[static_cast<std::size_t>(slot)]);
+  const auto put = [&](int slot, const RunValue& value) {
+    values[static_cast<std::size_t>(slot)] = value.tensor;
+    if (value.sequence) self.sequences[slot] = value.sequence;
+  };
+  for (int slot : given) put(slot, inputs.at(self.names[static_cast<std::size_t>(slot)]));
   for (int number : plan.inputs) {
     const Value& declared = self.graph.inputs[static_cast<std::size_t>(number)];
-    const auto tensor = inputs.find(declared.name);
-    if (tensor == inputs.end())
+    const auto value = inputs.find(declared.name);
+    if (value == inputs.end())
       throw_invalid(fmt::format("input \"{}\" {} is missing", declared.name, text(declared.shape)), self.graph.name);
-    values[static_cast<std::size_t>(self.slots.at(declared.name))] = self.accept(declared, tensor->second);
+    put(self.slots.at(declared.name), self.accept(declared, value->second));
   }
   std::optional<c10::AutoGradMode> off;
   if (!self.grad_possible(values)) off.emplace(false);
   // Which values carry gradients was asked of the parameters alone.
-  const bool from_inputs = std::any_of(inputs.begin(), inputs.end(),
-                                       [](const auto& each) { return each.second.defined() && each.second.requires_grad(); });
+  const bool from_inputs = std::any_of(inputs.begin(), inputs.end(), [](const auto& each) {
+    return each.second.tensor.defined() && each.second.tensor.requires_grad();
+  });
   if (self.hooked)
     for (std::size_t slot = 0; slot < values.size(); ++slot)
       if (self.producer[slot] == absent && values[slot].defined()) self.after(static_cast<int>(slot), values[slot]);
@@ -538,14 +658,18 @@ TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& 
       done = stretch.end;
     }
   self.advance(plan, done, plan.steps.size(), values);
-  TensorMap out;
+  RunValues out;
   for (int slot : plan.wanted) {
+    const std::string& name = self.names[static_cast<std::size_t>(slot)];
+    if (const auto found_sequence = self.sequences.find(slot); found_sequence != self.sequences.end()) {
+      out[name].sequence = found_sequence->second;
+      continue;
+    }
     at::Tensor& value = values[static_cast<std::size_t>(slot)];
     const bool cast = self.narrow_only[static_cast<std::size_t>(slot)] && value.defined() && value.is_floating_point();
-    out[self.names[static_cast<std::size_t>(slot)]] = cast ? value.to(scalar_type(self.options.products)) : value;
+    out[name].tensor = cast ? value.to(scalar_type(self.options.products)) : value;
   }
-  for (const auto& [name, tensor] : out)
-    if (!tensor.defined()) throw_invalid(fmt::format("value \"{}\" is neither given nor computed", name), self.graph.name);
+  self.sequences.clear();
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "run/op.h"
 #include "run/precision.h"
 #include "run/tensor.h"
 
@@ -54,6 +55,8 @@ class Session {
   /// backward pass through what it returned is over. Throws Error(invalid_input) naming a missing input, or the node that does not
   /// take its inputs' shapes.
   TensorMap run(const TensorMap& inputs, const std::vector<std::string>& wanted = {});
+  /// The same where inputs or outputs are sequences or may be absent (an empty optional).
+  RunValues run_values(const RunValues& inputs, const std::vector<std::string>& wanted = {});
 
   /// Called with a value when it has been computed; a defined return value replaces it. One hook per value; empty removes it.
   using Hook = std::function<at::Tensor(const std::string& name, const at::Tensor& value)>;

@@ -37,19 +37,40 @@ constexpr Pair pairs[] = {
     {DType::f8e4m3fnuz, at::kFloat8_e4m3fnuz},
     {DType::f8e5m2, at::kFloat8_e5m2},
     {DType::f8e5m2fnuz, at::kFloat8_e5m2fnuz},
+    {DType::f8e8m0, at::kFloat8_e8m0fnu},
+    // Not the types that LibTorch tells for what they lie in: those stand above.
+    {DType::i4, at::kChar},
+    {DType::u4, at::kByte},
+    {DType::i2, at::kChar},
+    {DType::u2, at::kByte},
 };
 
-/// Two elements a byte, the first in the low half (ONNX's packing), to one int8 or uint8 each.
-at::Tensor unpack_nibbles(const Tensor& tensor, std::int64_t count) {
-  const bool with_sign = tensor.dtype == DType::i4;
-  at::Tensor out = at::empty(tensor.shape, at::TensorOptions().dtype(with_sign ? at::kChar : at::kByte));
-  auto* to = static_cast<std::uint8_t*>(out.mutable_data_ptr());
+/// Elements of 2 or 4 bits, the first in the lowest bits of its byte (ONNX's packing), to one number each: `number(code)`.
+template <class T, class Number>
+at::Tensor unpacked(const Tensor& tensor, std::int64_t count, c10::ScalarType type, Number number) {
+  const int width = bits(tensor.dtype);
+  const std::int64_t in_byte = 8 / width;
+  at::Tensor out = at::empty(tensor.shape, at::TensorOptions().dtype(type));
+  auto* to = out.mutable_data_ptr<T>();
   for (std::int64_t i = 0; i < count; ++i) {
-    const auto byte = std::to_integer<std::uint8_t>(tensor.bytes[static_cast<std::size_t>(i / 2)]);
-    const std::uint8_t nibble = i % 2 == 0 ? byte & 15 : byte >> 4;
-    to[i] = with_sign ? static_cast<std::uint8_t>(static_cast<std::int8_t>(nibble << 4) >> 4) : nibble;
+    const auto byte = std::to_integer<unsigned>(tensor.bytes[static_cast<std::size_t>(i / in_byte)]);
+    to[i] = number(byte >> (i % in_byte * width) & ((1U << width) - 1));
   }
   return out;
+}
+
+at::Tensor unpacked(const Tensor& tensor, std::int64_t count) {
+  // Sign, two bits of exponent, one of mantissa: half steps of a subnormal below 1, then (2 + mantissa)·2^(exponent - 2).
+  static constexpr float kSizes[] = {0, 0.5F, 1, 1.5F, 2, 3, 4, 6};
+  const auto real = [](unsigned code) { return code & 8 ? -kSizes[code & 7] : kSizes[code]; };
+  if (tensor.dtype == DType::f4e2m1) return unpacked<float>(tensor, count, at::kFloat, real);
+  const auto natural = [](unsigned code) { return static_cast<std::uint8_t>(code); };
+  if (tensor.dtype == DType::u4 || tensor.dtype == DType::u2) return unpacked<std::uint8_t>(tensor, count, at::kByte, natural);
+  const unsigned sign = 1U << (bits(tensor.dtype) - 1);
+  const auto with_sign = [=](unsigned code) {
+    return static_cast<std::int8_t>(static_cast<int>(code ^ sign) - static_cast<int>(sign));
+  };
+  return unpacked<std::int8_t>(tensor, count, at::kChar, with_sign);
 }
 
 }  // namespace
@@ -67,10 +88,11 @@ DType dtype_of(c10::ScalarType type) {
 }
 
 at::Tensor to_aten(const Tensor& tensor) {
+  if (tensor.dtype == DType::string) throw_unsupported("a tensor of strings: strings are carried, not computed with");
   const std::int64_t count = tensor.count();
   if (count < 0 || byte_size(tensor.dtype, count) != tensor.bytes.size())
     throw_invalid(fmt::format("a tensor of {} {} elements has {} bytes", count, to_string(tensor.dtype), tensor.bytes.size()));
-  if (bits(tensor.dtype) == 4) return unpack_nibbles(tensor, count);
+  if (bits(tensor.dtype) < 8) return unpacked(tensor, count);
   const auto options = at::TensorOptions().dtype(scalar_type(tensor.dtype));
   if (count == 0) return at::empty(tensor.shape, options);
   // Const is cast away for LibTorch's sake alone: nothing in the runner writes to a bound initializer.

@@ -10,18 +10,24 @@ namespace {
 
 constexpr std::int64_t limit = std::int64_t{1} << 31;  // keeps products of lengths far from overflow
 
-std::vector<std::int64_t> positive(const RunView& view, const char* name, std::size_t rank) {
-  std::vector<std::int64_t> list = view.node.integers(name, std::vector<std::int64_t>(rank, 1));
-  if (list.size() != rank) view.fail(fmt::format("attribute {} has {} entries for {} spatial axes", name, list.size(), rank));
-  for (std::int64_t each : list)
-    if (each < 1 || each > limit) view.fail(fmt::format("attribute {} holds {}", name, each));
-  return list;
+std::vector<std::int64_t> positive(const RunView& view, const char* name, std::size_t axes) {
+  return spatial(view, name, axes, 1, 1);
 }
 
 }  // namespace
 
+std::vector<std::int64_t> spatial(const RunView& view, const char* name, std::size_t axes, std::int64_t fallback,
+                                  std::int64_t least) {
+  std::vector<std::int64_t> list = view.node.integers(name, std::vector<std::int64_t>(axes, fallback));
+  if (list.size() != axes) view.fail(fmt::format("attribute {} has {} entries, {} are needed", name, list.size(), axes));
+  for (std::int64_t each : list)
+    if (each < least || each > limit) view.fail(fmt::format("attribute {} holds {}", name, each));
+  return list;
+}
+
 Window::Window(const RunView& view, const at::Tensor& x, std::vector<std::int64_t> given) : kernel(std::move(given)) {
-  if (x.dim() < 3 || x.dim() > 5) view.fail(fmt::format("the input has rank {}, expected 3 to 5", x.dim()));
+  if (x.dim() < 3) view.fail(fmt::format("the input has rank {}, expected 3 to 5", x.dim()));
+  if (x.dim() > 5) view.refuse(fmt::format("{} spatial axes are not supported", x.dim() - 2));
   const auto axes = static_cast<std::size_t>(x.dim() - 2);
   if (kernel.empty()) {
     if (!view.node.has("kernel_shape")) view.fail("attribute kernel_shape is missing");
@@ -32,10 +38,7 @@ Window::Window(const RunView& view, const at::Tensor& x, std::vector<std::int64_
   if (kernel.size() != axes) view.fail(fmt::format("the kernel has {} axes, the input {}", kernel.size(), axes));
   strides = positive(view, "strides", axes);
   dilations = positive(view, "dilations", axes);
-  const std::vector<std::int64_t> pads = view.node.integers("pads", std::vector<std::int64_t>(2 * axes, 0));
-  if (pads.size() != 2 * axes) view.fail(fmt::format("attribute pads has {} entries for {} spatial axes", pads.size(), axes));
-  for (std::int64_t each : pads)
-    if (each < 0 || each > limit) view.fail(fmt::format("attribute pads holds {}", each));
+  const std::vector<std::int64_t> pads = spatial(view, "pads", 2 * axes, 0, 0);
   begin.assign(pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(axes));
   end.assign(pads.begin() + static_cast<std::ptrdiff_t>(axes), pads.end());
 

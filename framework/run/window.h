@@ -21,6 +21,11 @@ struct Window {
   std::vector<std::int64_t> reach(const at::Tensor& x) const;
 };
 
+/// Attribute `name`: one number for each spatial axis, none below `least`; all `fallback` where it is absent. Throws through
+/// view.fail().
+std::vector<std::int64_t> spatial(const RunView& view, const char* name, std::size_t axes, std::int64_t fallback,
+                                  std::int64_t least);
+
 /// x with its spatial axes padded by `value`.
 at::Tensor pad_spatial(const at::Tensor& x, const std::vector<std::int64_t>& begin, const std::vector<std::int64_t>& end,
                        double value);

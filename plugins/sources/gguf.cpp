@@ -33,7 +33,7 @@ ESPALIER_PLUGIN(R"json({
   "description": "Reads language models from GGUF files",
   "components": [{
     "name": "source/gguf", "version": "0.1.0",
-    "summary": "A language model and its tokenizer from a GGUF file (F32, F16, BF16, Q8_0, Q4_1 tensors, dequantized to f32)",
+    "summary": "A language model and its tokenizer from a GGUF file (tensors of any legacy or K type, dequantized to f32)",
     "inputs": [],
     "outputs": [
       {"name": "model", "type": "model", "help": "the model as a graph: input_ids, attention_mask, position_ids to logits"},

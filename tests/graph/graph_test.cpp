@@ -126,7 +126,7 @@ TEST_CASE("what subgraphs capture counts as read") {
   Graph g;
   g.inputs = {{"c", DType::boolean, {}}, {"outside", DType::f32, {2}}};
   Node branch = make("If", "branch", {"c"}, {"y"});
-  branch.attributes["then_branch"] = body;
+  branch.attributes["then_branch"] = branch.attributes["else_branch"] = body;
   CHECK(captures(branch) == std::vector<std::string>{"late", "outside"});
   g.nodes = {branch, make("Relu", "late", {"outside"}, {"late"})};
   g.outputs = {{"y", DType::f32, {2}}};
@@ -134,7 +134,7 @@ TEST_CASE("what subgraphs capture counts as read") {
   CHECK(g.nodes[0].name == "late");
   g.validate();
   const ValueMap values = infer(g);
-  CHECK_FALSE(values.find("y")->second.rank_known);
+  CHECK(text(values.find("y")->second.shape) == "[2]");
 }
 
 TEST_CASE("hostile sizes end in an error that names the node") {
@@ -174,8 +174,7 @@ TEST_CASE("operators are found by domain, name and opset") {
   CHECK(find_operator("com.example", "Relu", 23) == nullptr);
   for (const Operator* op : all_operators()) {
     INFO(op->name);
-    CHECK(op->infer);
-    CHECK(op->axes);
+    CHECK(op->infer);  // without `axes` all that it touches is pinned
   }
 }
 

@@ -47,7 +47,10 @@ TEST_CASE("BatchNormalization links its four vectors with the channels") {
   n.input({sym("b"), 8, 4, 4}).weight({8}).weight({8}).weight({8}).weight({8});
   CHECK(n.shape() == "[b, 8, 4, 4]");
   CHECK(n.links() == Texts{"i0.0=o0.0", "i0.1=o0.1", "i0.2=o0.2", "i0.3=o0.3", "i1.0=o0.1", "i2.0=o0.1", "i3.0=o0.1", "i4.0=o0.1"});
-  n.set("training_mode", std::int64_t{1});
+  n.set("training_mode", std::int64_t{1}).outputs(3);
+  CHECK(n.shape(1) == "[8]");
+  CHECK(n.marks() == Texts{"inexact i0.0", "inexact i0.2", "inexact i0.3"});
+  n.set("training_mode", std::int64_t{0});
   CHECK(n.refusal() != "");
   CHECK(SingleNode("BatchNormalization", 9).input({2, 8}).weight({8}).weight({7}).weight({8}).weight({8}).refusal() != "");
 }

@@ -1,7 +1,9 @@
-/// Scaled dot-product attention (opset 23): Q, K, V, attn_mask, past_key, past_value → Y, present_key, present_value, scores. Q, K,
-/// V are [batch, length, heads·size] with the numbers of heads as attributes, or [batch, heads, length, size].
+/// Scaled dot-product attention (opset 23; nonpad_kv_seqlen from 24, windows from 25): Q, K, V, attn_mask, past_key, past_value,
+/// nonpad_kv_seqlen → Y, present_key, present_value, scores. Q, K, V are [batch, length, heads·size] with the numbers of heads as
+/// attributes, or [batch, heads, length, size].
 #include <cmath>
 
+#include "graph/ops/heads.h"
 #include "graph/ops/rules.h"
 
 namespace espalier {
@@ -14,18 +16,6 @@ struct Heads {
   Dim batch, queries, keys, past;    ///< lengths
   std::int64_t q, kv, size, v_size;  ///< heads, and the size of one in Q and K, in V
 };
-
-std::int64_t known(const NodeView& view, const Dim& d, const char* what) {
-  if (!d.known() || d.value() < 1) view.fail(std::string(what) + " is " + d.text() + ", a positive number is needed");
-  return d.value();
-}
-
-std::int64_t share(const NodeView& view, const Dim& width, std::int64_t heads, const char* what) {
-  const std::int64_t n = known(view, width, what);
-  if (n % heads != 0)
-    view.fail(std::string(what) + " " + width.text() + " does not divide into " + std::to_string(heads) + " heads");
-  return n / heads;
-}
 
 Heads heads(const NodeView& view) {
   const Shape &q = view.in(0).shape, &k = view.in(1).shape, &v = view.in(2).shape;
@@ -40,18 +30,18 @@ Heads heads(const NodeView& view) {
     h.q = view.node.integer("q_num_heads", 0);
     h.kv = v_heads = view.node.integer("kv_num_heads", 0);
     if (h.q < 1 || h.kv < 1) view.fail("q_num_heads and kv_num_heads are needed for inputs of rank 3");
-    h.size = share(view, q[2], h.q, "the width of Q");
-    if (share(view, k[2], h.kv, "the width of K") != h.size) view.fail("the heads of Q and K differ in size");
-    h.v_size = share(view, v[2], h.kv, "the width of V");
+    h.size = head_share(view, q[2], h.q, "the width of Q");
+    if (head_share(view, k[2], h.kv, "the width of K") != h.size) view.fail("the heads of Q and K differ in size");
+    h.v_size = head_share(view, v[2], h.kv, "the width of V");
   } else {
     h.queries = q[2];
     h.keys = k[2];
-    h.q = known(view, q[1], "the number of Q's heads");
-    h.kv = known(view, k[1], "the number of K's heads");
-    v_heads = known(view, v[1], "the number of V's heads");
-    h.size = known(view, q[3], "the head size of Q");
-    if (known(view, k[3], "the head size of K") != h.size) view.fail("the heads of Q and K differ in size");
-    h.v_size = known(view, v[3], "the head size of V");
+    h.q = positive(view, q[1], "the number of Q's heads");
+    h.kv = positive(view, k[1], "the number of K's heads");
+    v_heads = positive(view, v[1], "the number of V's heads");
+    h.size = positive(view, q[3], "the head size of Q");
+    if (positive(view, k[3], "the head size of K") != h.size) view.fail("the heads of Q and K differ in size");
+    h.v_size = positive(view, v[3], "the head size of V");
   }
   if (v_heads != h.kv) view.fail("K and V have different numbers of heads");
   if (h.q % h.kv != 0)
@@ -62,6 +52,7 @@ Heads heads(const NodeView& view) {
     if (!view.has(slot)) continue;
     check_rank(view, slot, 4);
     const Shape& past = view.in(slot).shape;
+    check_equal(view, past[0], h.batch, "the batch of the past");
     check_equal(view, past[1], h.kv, "heads of the past");
     check_equal(view, past[3], slot == 4 ? h.size : h.v_size, "head size of the past");
     h.past = past[2];
@@ -83,8 +74,14 @@ std::vector<ValueInfo> infer_attention(const NodeView& view) {
     if (mask.back().known() && total.known() && mask.back() != Dim(1) && mask.back().value() > total.value())
       view.fail("attn_mask of shape " + text(mask) + " is longer than " + total.text() + " keys");
   }
+  if (view.has(6)) {
+    check_rank(view, 6, 1);
+    check_equal(view, view.in(6).shape[0], h.batch, "nonpad_kv_seqlen against the batch");
+  }
+  for (const char* side : {"left_window_size", "right_window_size"})
+    if (view.node.integer(side, -1) < -1) view.fail(std::string(side) + " is " + std::to_string(view.node.integer(side, -1)));
   const DType type = view.in(0).dtype, v_type = view.in(2).dtype;
-  Shape y = h.packed ? Shape{h.batch, h.queries, h.q * h.v_size} : Shape{h.batch, h.q, h.queries, h.v_size};
+  Shape y = h.packed ? Shape{h.batch, h.queries, Dim(h.q) * h.v_size} : Shape{h.batch, h.q, h.queries, h.v_size};
   return {value(type, std::move(y)), value(view.in(1).dtype, {h.batch, h.kv, total, h.size}),
           value(v_type, {h.batch, h.kv, total, h.v_size}), value(type, {h.batch, h.q, h.queries, total})};
 }
@@ -147,25 +144,18 @@ double macs_attention(const NodeView& view, const Bindings& bindings) {
 void adjust_attention(Adjust& adjust) {
   const NodeView view{adjust.graph, adjust.node, adjust.before};
   const Heads h = heads(view);
-  if (!h.packed) {
-    if (adjust.kept(adjust.node.input(0), 3) && !adjust.node.has("scale"))
-      adjust.node.attributes["scale"] = 1.0 / std::sqrt(static_cast<double>(h.size));
-    return;
-  }
-  auto left = [&](std::size_t slot, std::int64_t before) {
-    const auto* kept = adjust.kept(adjust.node.input(slot), 2);
-    if (!kept) return before;
-    const auto n = static_cast<std::int64_t>(kept->size());
-    if (n == 0 || n % h.size != 0)
-      view.fail(std::to_string(n) + " channels are left, which are no whole heads of " + std::to_string(h.size));
-    return n / h.size;
-  };
-  const std::int64_t q = left(0, h.q), kv = left(1, h.kv);
-  adjust.node.attributes["q_num_heads"] = q;
-  adjust.node.attributes["kv_num_heads"] = kv;
+  const std::size_t axis = h.packed ? 2 : 1;
+  const std::int64_t size = h.packed ? h.size : 1;
+  if (!h.packed && adjust.kept(adjust.node.input(0), 3) && !adjust.node.has("scale"))
+    adjust.node.attributes["scale"] = 1.0 / std::sqrt(static_cast<double>(h.size));
+  const std::int64_t q = heads_left(adjust, 0, axis, size, h.q), kv = heads_left(adjust, 1, axis, size, h.kv);
+  // With inputs of rank 4 the numbers may be there, and say nothing.
+  if (h.packed || adjust.node.has("q_num_heads")) adjust.node.attributes["q_num_heads"] = q;
+  if (h.packed || adjust.node.has("kv_num_heads")) adjust.node.attributes["kv_num_heads"] = kv;
 }
 
-const RegisterOperator attention{{"Attention", "", 23, infer_attention, axes_attention, macs_attention, adjust_attention, true}};
+const RegisterOperator attention{
+    {"Attention", "", 23, infer_attention, axes_attention, macs_attention, adjust_attention, true, {3}}};
 
 }  // namespace
 }  // namespace espalier

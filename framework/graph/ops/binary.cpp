@@ -29,11 +29,21 @@ std::optional<Dim> quotient(const Dim& a, const Dim& b) {
   return floor_div(a, b);
 }
 
-std::optional<Dim> combine(const std::string& op, const Dim& a, const Dim& b) {
+/// Of integers that are known: rounded down unless `towards_zero`.
+std::optional<Dim> rest(const Dim& a, const Dim& b, bool towards_zero) {
+  if (!a.known() || !b.known() || b == Dim(0)) return std::nullopt;
+  if (b.constant() == -1) return 0;
+  const std::int64_t left = a.constant() % b.constant();
+  return !towards_zero && left != 0 && (left < 0) != (b.constant() < 0) ? left + b.constant() : left;
+}
+
+std::optional<Dim> combine(const Node& node, const Dim& a, const Dim& b) {
+  const std::string& op = node.op;
   if (op == "Add") return a + b;
   if (op == "Sub") return a - b;
   if (op == "Mul") return a * b;
   if (op == "Div") return quotient(a, b);
+  if (op == "Mod") return rest(a, b, node.integer("fmod", 0) != 0);
   if (op == "Equal") {
     auto e = equal(a, b);
     return e ? std::optional<Dim>(*e ? 1 : 0) : std::nullopt;
@@ -50,6 +60,7 @@ std::optional<Dim> combine(const std::string& op, const Dim& a, const Dim& b) {
   if (!a.known() || !b.known()) return std::nullopt;
   if (op == "And") return a.constant() != 0 && b.constant() != 0 ? 1 : 0;
   if (op == "Or") return a.constant() != 0 || b.constant() != 0 ? 1 : 0;
+  if (op == "Xor") return (a.constant() != 0) != (b.constant() != 0) ? 1 : 0;
   return std::nullopt;
 }
 
@@ -71,7 +82,7 @@ Content combined(const NodeView& view, const Shape& shape) {
     Dim value = at(*view.in(0).content, i);
     for (std::size_t k = 1; k < view.node.inputs.size(); ++k) {
       if (!view.in(k).content) return std::nullopt;
-      auto next = combine(view.node.op, value, at(*view.in(k).content, i));
+      auto next = combine(view.node, value, at(*view.in(k).content, i));
       if (!next) return std::nullopt;
       value = *next;
     }
@@ -80,10 +91,10 @@ Content combined(const NodeView& view, const Shape& shape) {
   return out;
 }
 
-std::vector<ValueInfo> infer_with(const NodeView& view, std::optional<DType> result) {
-  const bool variadic = view.node.op == "Min" || view.node.op == "Max";
+/// Two inputs, or `any` number of them.
+std::vector<ValueInfo> broadcast_all(const NodeView& view, std::optional<DType> result, bool any = false) {
   const std::size_t n = view.node.inputs.size();
-  if (variadic ? n < 1 : n != 2) view.fail("the node has " + std::to_string(n) + " inputs");
+  if (any ? n < 1 : n != 2) view.fail("the node has " + std::to_string(n) + " inputs");
   Shape shape = view.in(0).shape;
   std::vector<std::size_t> all{0};
   for (std::size_t i = 1; i < n; ++i) {
@@ -95,12 +106,82 @@ std::vector<ValueInfo> infer_with(const NodeView& view, std::optional<DType> res
   return {value(result.value_or(view.in(0).dtype), std::move(shape), std::move(content))};
 }
 
-std::vector<ValueInfo> infer_arithmetic(const NodeView& view) { return infer_with(view, std::nullopt); }
-std::vector<ValueInfo> infer_comparison(const NodeView& view) { return infer_with(view, DType::boolean); }
+void check_all_numbers(const NodeView& view, NumberTypes numbers) {
+  for (std::size_t i = 0; i < view.node.inputs.size(); ++i) check_numbers(view, i, numbers);
+}
+
+std::vector<ValueInfo> infer_arithmetic(const NodeView& view) {
+  check_all_numbers(view, NumberTypes::all);
+  return broadcast_all(view, std::nullopt);
+}
+
+std::vector<ValueInfo> infer_variadic(const NodeView& view) {
+  check_all_numbers(view, view.node.op == "Mean" ? NumberTypes::floats : NumberTypes::all);
+  return broadcast_all(view, std::nullopt, true);
+}
+
+std::vector<ValueInfo> infer_order(const NodeView& view) {
+  check_all_numbers(view, NumberTypes::all);
+  return broadcast_all(view, DType::boolean);
+}
+
+std::vector<ValueInfo> infer_equal(const NodeView& view) {
+  for (std::size_t i = 0; i < view.node.inputs.size(); ++i)
+    if (view.in(i).dtype != DType::boolean) check_numbers(view, i, NumberTypes::all);
+  return broadcast_all(view, DType::boolean);
+}
+
+std::vector<ValueInfo> infer_logic(const NodeView& view) {
+  for (std::size_t i = 0; i < view.node.inputs.size(); ++i)
+    if (const DType type = view.in(i).dtype; type != DType::boolean && type != DType::undefined)
+      view.fail("input " + std::to_string(i) + " is no boolean but " + std::string(to_string(type)));
+  return broadcast_all(view, DType::boolean);
+}
+
+std::vector<ValueInfo> infer_bits(const NodeView& view) {
+  check_all_numbers(view, NumberTypes::integers);
+  return broadcast_all(view, std::nullopt);
+}
+
+std::vector<ValueInfo> infer_shift(const NodeView& view) {
+  const std::string direction = view.node.text("direction", "");
+  if (direction != "LEFT" && direction != "RIGHT") view.fail("direction is '" + direction + "'");
+  for (const DType type : {DType::i8, DType::i16, DType::i32, DType::i64})
+    if (view.in(0).dtype == type) view.refuse("integers with a sign are not shifted: " + std::string(to_string(type)));
+  return infer_bits(view);
+}
+
+/// Floating values were left to fmod = 1 before opset 28.
+std::vector<ValueInfo> infer_mod(const NodeView& view) {
+  const std::int64_t fmod = view.node.integer("fmod", 0);
+  if (fmod != 0 && fmod != 1) view.fail("fmod is " + std::to_string(fmod));
+  if (fmod == 0 && is_floating(view.in(0).dtype) && view.graph.opset() < 28) view.fail("fmod is 0, and the values are floating");
+  return infer_arithmetic(view);
+}
+
+/// The slope broadcasts to the data, not the other way round.
+std::vector<ValueInfo> infer_prelu(const NodeView& view) {
+  auto out = infer_arithmetic(view);
+  const Shape& x = view.in(0).shape;
+  if (out[0].shape.size() != x.size()) view.fail("slope " + text(view.in(1).shape) + " does not broadcast to " + text(x));
+  for (std::size_t i = 0; i < x.size(); ++i)
+    check_equal(view, out[0].shape[i], x[i], "axis " + std::to_string(i) + " under the slope");
+  return {value(view.in(0).dtype, x)};
+}
+
+std::vector<ValueInfo> infer_swiglu(const NodeView& view) {
+  check_all_numbers(view, NumberTypes::floats);
+  same_types(view, {0, 1});
+  const Shape &gate = view.in(0).shape, &x = view.in(1).shape;
+  if (gate.size() != x.size()) view.fail("inputs of shapes " + text(gate) + " and " + text(x));
+  for (std::size_t i = 0; i < x.size(); ++i) check_equal(view, gate[i], x[i], "axis " + std::to_string(i) + " of the inputs");
+  return {value(view.in(0).dtype, broadcast(view, gate, x))};
+}
 
 std::vector<ValueInfo> infer_where(const NodeView& view) {
   if (view.in(0).dtype != DType::boolean && view.in(0).dtype != DType::undefined) view.fail("the condition is no boolean");
   same_types(view, {1, 2});
+  if (view.in(1).dtype == DType::string) view.refuse("a choice between strings");
   const Shape shape = broadcast(view, broadcast(view, view.in(0).shape, view.in(1).shape), view.in(2).shape);
   Content content;
   const auto n = content_size(shape);
@@ -126,16 +207,35 @@ void axes_singular(const NodeView& view, AxisMaps& maps) {
       maps.whole(AxisMaps::in(1, i), false, view.node.op + " with a zeroed channel is not finite");
 }
 
+/// Nor is the mask where integers are divided by it: that is an error.
+void axes_mod(const NodeView& view, AxisMaps& maps) {
+  axes_broadcast(view, maps);
+  const Shape& shape = view.in(1).shape;
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    if (shape[i] != Dim(1)) maps.pin(AxisMaps::in(1, i), "a divisor of Mod");
+}
+
 const bool registered = [] {
   for (const char* name : {"Add", "Sub", "Mul"})
     RegisterOperator({name, "", 7, infer_arithmetic, axes_broadcast, nullptr, nullptr, true});
-  for (const char* name : {"Div", "Pow"}) RegisterOperator({name, "", 7, infer_arithmetic, axes_singular, nullptr, nullptr, true});
-  for (const char* name : {"Min", "Max"}) RegisterOperator({name, "", 6, infer_arithmetic, axes_broadcast, nullptr, nullptr, true});
-  for (const char* name : {"Equal", "Less", "Greater", "And", "Or"})
-    RegisterOperator({name, "", 7, infer_comparison, axes_broadcast, nullptr, nullptr, false});
+  RegisterOperator({"Div", "", 7, infer_arithmetic, axes_singular, nullptr, nullptr, true});
+  RegisterOperator({"Pow", "", 7, infer_arithmetic, axes_singular, nullptr, nullptr, true, {1}});
+  for (int since : {10, 28}) RegisterOperator({"Mod", "", since, infer_mod, axes_mod, nullptr, nullptr, true, {1}});
+  for (const char* name : {"Min", "Max", "Sum", "Mean"})
+    RegisterOperator({name, "", 1, infer_variadic, axes_broadcast, nullptr, nullptr, true});
+  for (const char* name : {"Less", "Greater"})
+    RegisterOperator({name, "", 7, infer_order, axes_broadcast, nullptr, nullptr, false});
   for (const char* name : {"LessOrEqual", "GreaterOrEqual"})
-    RegisterOperator({name, "", 12, infer_comparison, axes_broadcast, nullptr, nullptr, false});
-  RegisterOperator({"Where", "", 9, infer_where, axes_broadcast, nullptr, nullptr, true});
+    RegisterOperator({name, "", 12, infer_order, axes_broadcast, nullptr, nullptr, false});
+  RegisterOperator({"Equal", "", 7, infer_equal, axes_broadcast, nullptr, nullptr, false});
+  for (const char* name : {"And", "Or", "Xor"})
+    RegisterOperator({name, "", 7, infer_logic, axes_broadcast, nullptr, nullptr, false});
+  for (const char* name : {"BitwiseAnd", "BitwiseOr", "BitwiseXor"})
+    RegisterOperator({name, "", 18, infer_bits, axes_broadcast, nullptr, nullptr, false});
+  RegisterOperator({"BitShift", "", 11, infer_shift, axes_broadcast, nullptr, nullptr, false});
+  RegisterOperator({"Where", "", 9, infer_where, axes_broadcast, nullptr, nullptr, true, {0}});
+  RegisterOperator({"PRelu", "", 7, infer_prelu, axes_broadcast, nullptr, nullptr, true});
+  RegisterOperator({"SwiGLU", "", 28, infer_swiglu, axes_broadcast, nullptr, nullptr, true});
   return true;
 }();
 

@@ -56,7 +56,7 @@ void axes_concat(const NodeView& view, AxisMaps& maps) {
   }
 }
 
-const RegisterOperator concat{{"Concat", "", 4, infer_concat, axes_concat, nullptr, nullptr, true}};
+const RegisterOperator concat{{"Concat", "", 1, infer_concat, axes_concat, nullptr, nullptr, true}};
 
 }  // namespace
 }  // namespace espalier

@@ -1,35 +1,50 @@
 /// Convolution: x [batch, C, spatial…], weight [M, C/group, kernel…], optional bias [M] → [batch, M, spatial…].
-#include "graph/ops/rules.h"
+#include "graph/ops/convolved.h"
 
 namespace espalier {
+namespace ops {
+
+Integers kernel_of(const NodeView& view, std::size_t weight) {
+  const Shape& w = view.in(weight).shape;
+  Integers kernel;
+  for (std::size_t i = 2; i < w.size(); ++i) {
+    if (!w[i].known()) view.fail("the kernel's shape " + text(w) + " is not known");
+    kernel.push_back(w[i].value());
+  }
+  if (view.node.integers("kernel_shape", kernel) != kernel) view.fail("kernel_shape does not fit the weight of shape " + text(w));
+  return kernel;
+}
+
+void check_convolution(const NodeView& view, std::size_t weight, std::size_t bias) {
+  const Shape &x = view.in(0).shape, &w = view.in(weight).shape;
+  if (x.size() < 3) view.fail("input 0 of shape " + text(x) + " has no spatial axis");
+  check_rank(view, weight, x.size());
+  const std::int64_t group = view.node.integer("group", 1);
+  if (group < 1) view.fail("group is " + std::to_string(group));
+  check_equal(view, x[1], w[1] * group, "channels against weight and group");
+  if (w[0].known() && w[0].value() % group != 0)
+    view.fail(w[0].text() + " filters do not divide into " + std::to_string(group) + " groups");
+  if (!view.has(bias)) return;
+  check_rank(view, bias, 1);
+  check_equal(view, view.in(bias).shape[0], w[0], "bias against filters");
+}
+
+Shape convolved(const NodeView& view, std::size_t weight, std::size_t bias) {
+  check_convolution(view, weight, bias);
+  Shape out{view.in(0).shape[0], view.in(weight).shape[0]};
+  for (const Dim& d : slide(view, windows(view, kernel_of(view, weight)))) out.push_back(d);
+  return out;
+}
+
+}  // namespace ops
+
 namespace {
 
 using namespace ops;
 
 std::vector<ValueInfo> infer_conv(const NodeView& view) {
-  const ValueInfo &x = view.in(0), &w = view.in(1);
-  if (x.shape.size() < 3) view.fail("input 0 of shape " + text(x.shape) + " has no spatial axis");
-  check_rank(view, 1, x.shape.size());
   same_types(view, {0, 1, 2});
-  Integers kernel;
-  for (std::size_t i = 2; i < w.shape.size(); ++i) {
-    if (!w.shape[i].known()) view.fail("the kernel's shape " + text(w.shape) + " is not known");
-    kernel.push_back(w.shape[i].value());
-  }
-  if (view.node.integers("kernel_shape", kernel) != kernel)
-    view.fail("kernel_shape does not fit the weight of shape " + text(w.shape));
-  const std::int64_t group = view.node.integer("group", 1);
-  if (group < 1) view.fail("group is " + std::to_string(group));
-  check_equal(view, x.shape[1], w.shape[1] * group, "channels against weight and group");
-  if (w.shape[0].known() && w.shape[0].value() % group != 0)
-    view.fail(w.shape[0].text() + " filters do not divide into " + std::to_string(group) + " groups");
-  if (view.has(2)) {
-    check_rank(view, 2, 1);
-    check_equal(view, view.in(2).shape[0], w.shape[0], "bias against filters");
-  }
-  Shape out{x.shape[0], w.shape[0]};
-  for (const Dim& d : slide(view, windows(view, kernel))) out.push_back(d);
-  return {value(x.dtype, std::move(out))};
+  return {value(view.in(0).dtype, convolved(view, 1, 2))};
 }
 
 bool depthwise(const NodeView& view) { return view.node.integer("group", 1) > 1 && view.in(1).shape[1] == Dim(1); }

@@ -91,7 +91,7 @@ double macs_gemm(const NodeView& view, const Bindings& bindings) {
 }
 
 const RegisterOperator matmul{{"MatMul", "", 1, infer_matmul, axes_matmul, macs_matmul, nullptr, true}};
-const RegisterOperator gemm{{"Gemm", "", 7, infer_gemm, axes_gemm, macs_gemm, nullptr, true}};
+const RegisterOperator gemm{{"Gemm", "", 1, infer_gemm, axes_gemm, macs_gemm, nullptr, true}};
 
 }  // namespace
 }  // namespace espalier

@@ -22,11 +22,14 @@ std::vector<ValueInfo> infer_norm(const NodeView& view) {
       if (shape[i] != Dim(1))
         check_equal(view, shape[i], x.shape[i + x.shape.size() - shape.size()], "input " + std::to_string(slot));
   }
-  std::vector<ValueInfo> out{value(x.dtype, x.shape)};
-  if (view.node.op == "LayerNormalization") {  // mean and inverse deviation
+  const auto given = view.node.integer("stash_type", static_cast<std::int64_t>(DType::f32));
+  const auto stash = given > 0 && given <= static_cast<std::int64_t>(DType::bf16) ? static_cast<DType>(given) : DType::undefined;
+  if (!is_floating(stash)) view.fail("stash_type is " + std::to_string(given));
+  const bool layer = view.node.op == "LayerNormalization";
+  std::vector<ValueInfo> out{value(layer ? x.dtype : view.in(1).dtype, x.shape)};
+  if (layer) {  // mean and inverse deviation
     Shape kept = x.shape;
     for (std::size_t i = axis; i < kept.size(); ++i) kept[i] = 1;
-    const auto stash = static_cast<DType>(view.node.integer("stash_type", static_cast<std::int64_t>(DType::f32)));
     out.push_back(value(stash, kept));
     out.push_back(value(stash, kept));
   }

@@ -47,24 +47,63 @@ void check_zero_point(const NodeView& view) {
   for (std::size_t i = 0; i < scale.size(); ++i) check_equal(view, zero[i], scale[i], "zero points against scales");
 }
 
-DType stated(const NodeView& view, DType otherwise) {
-  const auto given = view.node.integer("output_dtype", 0);
-  if (given < 0 || given > static_cast<std::int64_t>(DType::i4)) view.fail("output_dtype is " + std::to_string(given));
-  return given == 0 ? otherwise : static_cast<DType>(given);
+/// The type that an attribute says; `undefined` where it is absent.
+DType stated(const NodeView& view, const char* attribute) {
+  const auto given = view.node.integer(attribute, 0);
+  if (given < 0) view.fail(std::string(attribute) + " is " + std::to_string(given));
+  if (given > static_cast<std::int64_t>(DType::i4))
+    view.refuse("element type " + std::to_string(given) + " (" + attribute + ") is not supported");
+  return static_cast<DType>(given);
+}
+
+void check_scale_type(const NodeView& view) {
+  const DType type = view.in(1).dtype;
+  if (type == DType::undefined) return;
+  if (!is_floating(type) && type != DType::i32) view.fail("the scales are of type " + std::string(to_string(type)));
+  if (!is_floating(type) || bits(type) < 16) view.refuse("scales of type " + std::string(to_string(type)) + " are not supported");
 }
 
 std::vector<ValueInfo> infer_dequantize(const NodeView& view) {
   scales(view);
   check_zero_point(view);
   if (view.has(2)) same_types(view, {0, 2});
-  if (!is_floating(view.in(1).dtype)) view.fail("the scales are of type " + std::string(to_string(view.in(1).dtype)));
-  return {value(stated(view, view.in(1).dtype), view.in(0).shape)};
+  check_scale_type(view);
+  const DType type = stated(view, "output_dtype");
+  if (type != DType::undefined && (!is_floating(type) || bits(type) < 16))
+    view.fail("codes do not stand for " + std::string(to_string(type)));
+  return {value(type == DType::undefined ? view.in(1).dtype : type, view.in(0).shape)};
+}
+
+void check_code_type(const NodeView& view, DType type) {
+  switch (type) {
+    case DType::undefined:
+    case DType::u8:
+    case DType::i8:
+    case DType::u16:
+    case DType::i16:
+    case DType::u4:
+    case DType::i4:
+    case DType::f8e4m3fn:
+    case DType::f8e4m3fnuz:
+    case DType::f8e5m2:
+    case DType::f8e5m2fnuz:
+      return;
+    default:
+      view.refuse("quantizing to " + std::string(to_string(type)) + " is not supported");
+  }
 }
 
 std::vector<ValueInfo> infer_quantize(const NodeView& view) {
   scales(view);
   check_zero_point(view);
-  const DType type = view.has(2) ? view.in(2).dtype : stated(view, DType::u8);
+  check_scale_type(view);
+  const DType asked = stated(view, "output_dtype"), precision = stated(view, "precision");
+  if (precision != DType::undefined && (!is_floating(precision) || bits(precision) < 16))
+    view.fail("precision is " + std::string(to_string(precision)));
+  const DType type = view.has(2) ? view.in(2).dtype : asked == DType::undefined ? DType::u8 : asked;
+  if (asked != DType::undefined && type != DType::undefined && asked != type)
+    view.fail("output_dtype is " + std::string(to_string(asked)) + ", the zero points are of type " + std::string(to_string(type)));
+  check_code_type(view, type);
   return {value(type, view.in(0).shape)};
 }
 
@@ -101,8 +140,8 @@ void axes_quantize(const NodeView& view, AxisMaps& maps) {
 
 const bool registered = [] {
   for (int since : {10, 13, 19, 21, 23}) {
-    RegisterOperator({"DequantizeLinear", "", since, infer_dequantize, axes_quantize, nullptr, nullptr, true});
-    RegisterOperator({"QuantizeLinear", "", since, infer_quantize, axes_quantize, nullptr, nullptr, true});
+    RegisterOperator({"DequantizeLinear", "", since, infer_dequantize, axes_quantize, nullptr, nullptr, true, {0, 1, 2}});
+    RegisterOperator({"QuantizeLinear", "", since, infer_quantize, axes_quantize, nullptr, nullptr, true, {1, 2}});
   }
   RegisterOperator({"DynamicQuantizeLinear", "", 11, infer_dynamic, axes_dynamic, nullptr, nullptr, true});
   return true;

@@ -34,20 +34,29 @@ Dim inferred(const NodeView& view, Shape in, Shape out) {
   return length;
 }
 
+/// What the node asks for: an attribute before opset 5, an input since.
+Content wanted_shape(const NodeView& view) {
+  if (view.graph.opset() >= 5) {
+    check_rank(view, 1, 1);
+    return view.in(1).content;
+  }
+  const Integers shape = view.node.integers("shape", {});
+  return std::vector<Dim>(shape.begin(), shape.end());
+}
+
 std::vector<ValueInfo> infer_reshape(const NodeView& view) {
-  const ValueInfo &x = view.in(0), &wanted = view.in(1);
-  check_rank(view, 1, 1);
-  if (!wanted.content) {  // only its length may be known
-    if (!wanted.shape[0].known() || wanted.shape[0].constant() > 64) return {{x.dtype, {}, std::nullopt, false}};
-    Shape out;
-    for (std::size_t i = 0; i < static_cast<std::size_t>(wanted.shape[0].constant()); ++i) out.push_back(opaque(view, 0, i));
-    return {value(x.dtype, std::move(out))};
+  const ValueInfo& x = view.in(0);
+  const Content wanted = wanted_shape(view);
+  if (!wanted) {  // only its length may be known
+    const Dim& rank = view.in(1).shape[0];
+    if (!rank.known()) return {{x.dtype, {}, std::nullopt, false}};
+    return {value(x.dtype, opaque_shape(view, static_cast<std::size_t>(rank.constant())))};
   }
   const bool zero_is_zero = view.node.integer("allowzero", 0) != 0;
   Shape out, others;
   std::optional<std::size_t> open;
-  for (std::size_t i = 0; i < wanted.content->size(); ++i) {
-    Dim d = (*wanted.content)[i];
+  for (std::size_t i = 0; i < wanted->size(); ++i) {
+    Dim d = (*wanted)[i];
     if (d == Dim(-1)) {
       if (open) view.fail("the shape has two entries of -1");
       open = i;
@@ -183,7 +192,10 @@ void adjust_reshape(Adjust& adjust) {
   const auto shape = target(adjust.node, in, out);
   if (!shape)
     NodeView{adjust.graph, adjust.node, adjust.before}.fail("the shape after the cut cannot be written down: " + text(out));
-  adjust.set_constant(1, index_list(*shape));
+  if (adjust.graph.opset() < 5)
+    adjust.node.attributes["shape"] = *shape;
+  else
+    adjust.set_constant(1, index_list(*shape));
 }
 
 std::size_t flatten_axis(const NodeView& view) {
@@ -200,17 +212,19 @@ std::vector<ValueInfo> infer_flatten(const NodeView& view) {
   return {value(x.dtype, {product(x.shape, 0, axis), product(x.shape, axis, x.shape.size())})};
 }
 
-/// The axes that Squeeze removes (of the input) or Unsqueeze makes (of the output).
-std::vector<std::size_t> listed(const NodeView& view) {
+/// The axes that Squeeze removes (of the input) or Unsqueeze makes (of the output); nothing where only running tells.
+std::optional<std::vector<std::size_t>> listed(const NodeView& view) {
   const Shape& in = view.in(0).shape;
-  const auto axes = attribute_or_input(view, "axes", 1);
+  const IntegerList axes = integer_list(view, "axes", 1);
   if (view.node.op == "Unsqueeze") {
-    if (!axes) view.fail("axes are missing");
-    return normalized(view, *axes, in.size() + axes->size());
+    if (!axes.given) view.fail("axes are missing");
+    if (!axes.values) return std::nullopt;
+    return normalized(view, *axes.values, in.size() + axes.values->size());
   }
   std::vector<std::size_t> out;
-  if (axes) {
-    out = normalized(view, *axes, in.size());
+  if (axes.given) {
+    if (!axes.values) return std::nullopt;
+    out = normalized(view, *axes.values, in.size());
     for (std::size_t a : out)
       if (in[a].known() && in[a] != Dim(1))
         view.fail("axis " + std::to_string(a) + " of shape " + text(in) + " is not of length 1");
@@ -219,6 +233,16 @@ std::vector<std::size_t> listed(const NodeView& view) {
   for (std::size_t i = 0; i < in.size(); ++i)
     if (in[i] == Dim(1)) out.push_back(i);
   return out;
+}
+
+/// Axes that are an input: their number may be known.
+ValueInfo unlisted(const NodeView& view) {
+  const ValueInfo& x = view.in(0);
+  const auto count = integer_list(view, "axes", 1).count;
+  if (!count) return {x.dtype, {}, std::nullopt, false};
+  if (view.node.op == "Unsqueeze") return value(x.dtype, opaque_shape(view, x.shape.size() + *count));
+  if (*count > x.shape.size()) view.fail(std::to_string(*count) + " axes of a value of shape " + text(x.shape));
+  return value(x.dtype, opaque_shape(view, x.shape.size() - *count));
 }
 
 /// Pairs of (axis of the longer shape that stays, axis of the shorter one).
@@ -231,37 +255,45 @@ std::vector<std::pair<std::size_t, std::size_t>> staying(const std::vector<std::
 
 std::vector<ValueInfo> infer_squeeze(const NodeView& view) {
   const ValueInfo& x = view.in(0);
+  const auto gone = listed(view);
+  if (!gone) return {unlisted(view)};
   Shape out;
-  for (auto [from, to] : staying(listed(view), x.shape.size())) out.push_back(x.shape[from]);
+  for (auto [from, to] : staying(*gone, x.shape.size())) out.push_back(x.shape[from]);
   return {value(x.dtype, std::move(out), x.content)};
 }
 
 std::vector<ValueInfo> infer_unsqueeze(const NodeView& view) {
   const ValueInfo& x = view.in(0);
   const auto made = listed(view);
-  Shape out(x.shape.size() + made.size(), Dim(1));
-  for (auto [to, from] : staying(made, out.size())) out[to] = x.shape[from];
+  if (!made) return {unlisted(view)};
+  Shape out(x.shape.size() + made->size(), Dim(1));
+  for (auto [to, from] : staying(*made, out.size())) out[to] = x.shape[from];
   Content content = out.size() <= 1 ? x.content : std::nullopt;
   return {value(x.dtype, std::move(out), std::move(content))};
 }
 
+/// Squeeze and Unsqueeze are each other seen from the other side.
 void axes_squeeze(const NodeView& view, AxisMaps& maps) {
+  const bool adds = view.node.op == "Unsqueeze";
+  const auto axes = listed(view);
   pin_input(view, maps, 1, "a list of axes");
-  for (auto [from, to] : staying(listed(view), view.in(0).shape.size())) maps.same(AxisMaps::in(0, from), AxisMaps::out(0, to));
+  if (!axes) {
+    pin_input(view, maps, 0, "the axes of this " + view.node.op + " are not constant");
+    pin_output(view, maps, 0, "the axes of this " + view.node.op + " are not constant");
+    return;
+  }
+  for (auto [longer, shorter] : staying(*axes, (adds ? view.out(0) : view.in(0)).shape.size()))
+    maps.same(AxisMaps::in(0, adds ? shorter : longer), AxisMaps::out(0, adds ? longer : shorter));
 }
 
-void axes_unsqueeze(const NodeView& view, AxisMaps& maps) {
-  pin_input(view, maps, 1, "a list of axes");
-  for (auto [to, from] : staying(listed(view), view.out(0).shape.size())) maps.same(AxisMaps::in(0, from), AxisMaps::out(0, to));
-}
-
-const RegisterOperator reshape{{"Reshape", "", 5, infer_reshape, axes_reshape, nullptr, adjust_reshape, true}};
+const RegisterOperator reshape{{"Reshape", "", 1, infer_reshape, axes_reshape, nullptr, adjust_reshape, true}};
+const RegisterOperator reshape_5{{"Reshape", "", 5, infer_reshape, axes_reshape, nullptr, adjust_reshape, true}};
 const RegisterOperator flatten{{"Flatten", "", 1, infer_flatten, link_reshape, nullptr, nullptr, true}};
-// From 13 on the axes are an input; attribute_or_input() takes whichever is there.
+// From 13 on the axes are an input; integer_list() takes whichever is there.
 const RegisterOperator squeeze{{"Squeeze", "", 1, infer_squeeze, axes_squeeze, nullptr, nullptr, true}};
 const RegisterOperator squeeze_13{{"Squeeze", "", 13, infer_squeeze, axes_squeeze, nullptr, nullptr, true}};
-const RegisterOperator unsqueeze{{"Unsqueeze", "", 1, infer_unsqueeze, axes_unsqueeze, nullptr, nullptr, true}};
-const RegisterOperator unsqueeze_13{{"Unsqueeze", "", 13, infer_unsqueeze, axes_unsqueeze, nullptr, nullptr, true}};
+const RegisterOperator unsqueeze{{"Unsqueeze", "", 1, infer_unsqueeze, axes_squeeze, nullptr, nullptr, true}};
+const RegisterOperator unsqueeze_13{{"Unsqueeze", "", 13, infer_unsqueeze, axes_squeeze, nullptr, nullptr, true}};
 
 }  // namespace
 }  // namespace espalier

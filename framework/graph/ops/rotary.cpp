@@ -1,5 +1,6 @@
 /// Rotary position embedding (opset 23; Su et al., "RoFormer", 2021). X [batch, length, heads·size] with num_heads, or [batch,
 /// heads, length, size]; cos and sin caches [positions, size/2] with position_ids, or [batch, length, size/2] without.
+#include "graph/ops/heads.h"
 #include "graph/ops/rules.h"
 
 namespace espalier {
@@ -16,9 +17,7 @@ std::int64_t head_size(const NodeView& view) {
   check_rank(view, 0, 3);
   const std::int64_t heads = view.node.integer("num_heads", 0);
   if (heads < 1) view.fail("num_heads is needed for an input of rank 3");
-  if (!x[2].known() || x[2].value() % heads != 0)
-    view.fail("width " + x[2].text() + " does not divide into " + std::to_string(heads) + " heads");
-  return x[2].value() / heads;
+  return head_share(view, x[2], heads, "the width");
 }
 
 std::vector<ValueInfo> infer_rotary(const NodeView& view) {
@@ -51,15 +50,11 @@ void axes_rotary(const NodeView& view, AxisMaps& maps) {
 void adjust_rotary(Adjust& adjust) {
   const NodeView view{adjust.graph, adjust.node, adjust.before};
   if (view.in(0).shape.size() == 4) return;
-  const auto* kept = adjust.kept(adjust.node.input(0), 2);
-  if (!kept) return;
-  const std::int64_t size = head_size(view), n = static_cast<std::int64_t>(kept->size());
-  if (n == 0 || n % size != 0)
-    view.fail(std::to_string(n) + " channels are left, which are no whole heads of " + std::to_string(size));
-  adjust.node.attributes["num_heads"] = n / size;
+  if (!adjust.kept(adjust.node.input(0), 2)) return;
+  adjust.node.attributes["num_heads"] = heads_left(adjust, 0, 2, head_size(view), view.node.integer("num_heads", 0));
 }
 
-const RegisterOperator rotary{{"RotaryEmbedding", "", 23, infer_rotary, axes_rotary, nullptr, adjust_rotary, true}};
+const RegisterOperator rotary{{"RotaryEmbedding", "", 23, infer_rotary, axes_rotary, nullptr, adjust_rotary, true, {1, 2}}};
 
 }  // namespace
 }  // namespace espalier

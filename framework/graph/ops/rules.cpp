@@ -5,11 +5,39 @@
 #include "sdk/error.h"
 
 namespace espalier::ops {
+namespace {
+
+constexpr std::size_t kHighestRank = 64;  // as in NumPy
+
+}  // namespace
 
 ValueInfo value(DType type, Shape shape, Content content) { return {type, std::move(shape), std::move(content), true}; }
 
 Dim opaque(const NodeView& view, std::size_t slot, std::size_t axis) {
   return Dim::symbol("length(" + view.node.output(slot) + "." + std::to_string(axis) + ")");
+}
+
+ValueInfo common(const NodeView& view, std::size_t slot, const ValueInfo& a, const ValueInfo& b) {
+  ValueInfo out = a;
+  out.content.reset();
+  if (a.dtype == DType::undefined || b.dtype == DType::undefined) {  // nothing is known of one of them
+    out.dtype = DType::undefined;
+    out.rank_known = false;
+    out.shape.clear();
+    return out;
+  }
+  if (a.sequence != b.sequence) view.fail("a value is a sequence in one place and a tensor in another");
+  if (a.dtype != b.dtype)
+    view.fail("a value is " + std::string(to_string(a.dtype)) + " in one place and " + std::string(to_string(b.dtype)) +
+              " in another");
+  if (!a.rank_known || !b.rank_known || a.shape.size() != b.shape.size()) {
+    out.rank_known = false;
+    out.shape.clear();
+    return out;
+  }
+  for (std::size_t i = 0; i < out.shape.size(); ++i)
+    if (a.shape[i] != b.shape[i]) out.shape[i] = opaque(view, slot, i);
+  return out;
 }
 
 Shape broadcast(const NodeView& view, const Shape& a, const Shape& b) {
@@ -46,6 +74,16 @@ void same_types(const NodeView& view, const std::vector<std::size_t>& inputs) {
   }
 }
 
+void check_numbers(const NodeView& view, std::size_t slot, NumberTypes which) {
+  const DType type = view.in(slot).dtype;
+  if (type == DType::undefined) return;
+  const bool floating = is_floating(type) && bits(type) >= 16;
+  const bool integer = type == DType::i8 || type == DType::u8 || type == DType::i16 || type == DType::u16 || type == DType::i32 ||
+                       type == DType::u32 || type == DType::i64 || type == DType::u64;
+  if ((floating && which != NumberTypes::integers) || (integer && which != NumberTypes::floats)) return;
+  view.refuse("input " + std::to_string(slot) + " is of type " + std::string(to_string(type)));
+}
+
 void check_rank(const NodeView& view, std::size_t input, std::size_t rank) {
   if (view.in(input).shape.size() != rank)
     view.fail("input " + std::to_string(input) + " has shape " + text(view.in(input).shape) + ", rank " + std::to_string(rank) +
@@ -68,12 +106,36 @@ std::vector<std::size_t> normalized(const NodeView& view, const Integers& axes, 
   return out;
 }
 
-std::optional<Integers> attribute_or_input(const NodeView& view, const char* attribute, std::size_t slot) {
-  if (view.node.has(attribute)) return view.node.integers(attribute, {});
-  if (!view.has(slot)) return std::nullopt;
-  auto list = view.integers(slot);
-  if (!list) view.fail("input " + std::to_string(slot) + " (" + attribute + ") is not a constant");
+IntegerList integer_list(const NodeView& view, const char* attribute, std::size_t slot) {
+  IntegerList list;
+  if (view.node.has(attribute)) {
+    list.values = view.node.integers(attribute, {});
+  } else if (view.has(slot)) {
+    const Shape& shape = view.in(slot).shape;
+    if (shape.size() > 1)
+      view.fail("input " + std::to_string(slot) + " (" + attribute + ") has shape " + text(shape) + ", a list is needed");
+    list.values = view.integers(slot);
+    if (shape.empty()) list.count = 1;
+    if (!shape.empty() && shape[0].known()) list.count = static_cast<std::size_t>(shape[0].constant());
+  } else {
+    return list;
+  }
+  list.given = true;
+  if (list.values) list.count = list.values->size();
   return list;
+}
+
+std::optional<Integers> attribute_or_input(const NodeView& view, const char* attribute, std::size_t slot) {
+  IntegerList list = integer_list(view, attribute, slot);
+  if (list.given && !list.values) view.fail("input " + std::to_string(slot) + " (" + attribute + ") is not a constant");
+  return std::move(list.values);
+}
+
+Shape opaque_shape(const NodeView& view, std::size_t rank) {
+  if (rank > kHighestRank) view.fail("an output of rank " + std::to_string(rank));
+  Shape shape;
+  for (std::size_t i = 0; i < rank; ++i) shape.push_back(opaque(view, 0, i));
+  return shape;
 }
 
 void link_all(const NodeView& view, AxisMaps& maps, std::size_t slot, std::size_t out) {

@@ -78,10 +78,8 @@ std::optional<Shape> requested(const NodeView& view, std::size_t slot) {
       if (d.known() && d.constant() < 0) view.fail("the shape " + text(*info.content) + " has a negative entry");
     return *info.content;
   }
-  if (!info.shape[0].known() || info.shape[0].constant() > 64) return std::nullopt;
-  Shape out;
-  for (std::size_t i = 0; i < static_cast<std::size_t>(info.shape[0].constant()); ++i) out.push_back(opaque(view, 0, i));
-  return out;
+  if (!info.shape[0].known()) return std::nullopt;
+  return opaque_shape(view, static_cast<std::size_t>(info.shape[0].constant()));
 }
 
 std::vector<ValueInfo> infer_constant_of_shape(const NodeView& view) {
@@ -206,7 +204,7 @@ const RegisterOperator shape{{"Shape", "", 1, infer_shape, axes_shape, nullptr, 
 const RegisterOperator size{{"Size", "", 1, infer_size, axes_size, nullptr, nullptr, false}};
 const RegisterOperator constant_of_shape{
     {"ConstantOfShape", "", 9, infer_constant_of_shape, axes_constant_of_shape, nullptr, nullptr, false}};
-const RegisterOperator range{{"Range", "", 11, infer_range, axes_range, nullptr, nullptr, false}};
+const RegisterOperator range{{"Range", "", 11, infer_range, axes_range, nullptr, nullptr, false, {0, 1, 2}}};
 const RegisterOperator expand{{"Expand", "", 8, infer_expand, axes_expand, nullptr, adjust_expand, true}};
 
 }  // namespace

@@ -8,11 +8,11 @@ namespace {
 
 using namespace ops;
 
-/// One sliced axis. Bounds as given; nothing where only running tells them.
+/// One sliced axis. Nothing where only running tells.
 struct Part {
   std::size_t axis;
   std::optional<Dim> start, end;
-  std::int64_t step;
+  std::optional<std::int64_t> step;
 };
 
 Content list(const NodeView& view, const char* attribute, std::size_t slot) {
@@ -23,28 +23,41 @@ Content list(const NodeView& view, const char* attribute, std::size_t slot) {
   return view.has(slot) ? view.in(slot).content : std::nullopt;
 }
 
-std::vector<Part> parts(const NodeView& view) {
+/// The axes that are sliced, in the order of the bounds; nothing where only running tells.
+std::optional<Integers> sliced(const NodeView& view) {
+  const IntegerList axes = integer_list(view, "axes", 3);
+  if (axes.given) return axes.values;
+  const auto n = integer_list(view, "starts", 1).count;
+  if (!n) return std::nullopt;
+  if (*n > view.in(0).shape.size()) view.fail(std::to_string(*n) + " bounds for a value of shape " + text(view.in(0).shape));
+  Integers all(*n);
+  for (std::size_t i = 0; i < *n; ++i) all[i] = static_cast<std::int64_t>(i);
+  return all;
+}
+
+/// Nothing where it is not known which axes are sliced.
+std::optional<std::vector<Part>> parts(const NodeView& view) {
   const std::size_t rank = view.in(0).shape.size();
+  const IntegerList begins = integer_list(view, "starts", 1), stops = integer_list(view, "ends", 2);
+  if (!begins.given || !stops.given) view.fail("starts or ends are missing");
+  if (begins.count && stops.count && begins.count != stops.count) view.fail("starts and ends are of different lengths");
   const Content starts = list(view, "starts", 1), ends = list(view, "ends", 2);
-  std::size_t n = 0;
-  if (starts)
-    n = starts->size();
-  else if (view.has(1) && view.in(1).shape.size() == 1 && view.in(1).shape[0].known() && view.in(1).shape[0].constant() <= 64)
-    n = static_cast<std::size_t>(view.in(1).shape[0].value());
-  else
-    view.fail("starts is no list of known length");
-  if (ends && ends->size() != n) view.fail("starts and ends are of different lengths");
-  Integers all(n);
-  for (std::size_t i = 0; i < n; ++i) all[i] = static_cast<std::int64_t>(i);
-  const Integers axes = attribute_or_input(view, "axes", 3).value_or(all);
-  const Integers steps = view.has(4) ? attribute_or_input(view, "steps", 4).value_or(Integers(n, 1)) : Integers(n, 1);
-  if (axes.size() != n || steps.size() != n) view.fail("axes or steps are not as long as starts");
-  normalized(view, axes, rank);
+  const auto axes = sliced(view);
+  if (!axes) return std::nullopt;
+  const std::size_t n = axes->size();
+  IntegerList steps;
+  if (view.has(4)) steps = integer_list(view, "steps", 4);
+  for (const auto& count : {begins.count, stops.count, steps.count})
+    if (count && *count != n) view.fail("axes or steps are not as long as starts");
+  normalized(view, *axes, rank);
   std::vector<Part> out;
   for (std::size_t i = 0; i < n; ++i) {
-    if (steps[i] == 0 || steps[i] == std::numeric_limits<std::int64_t>::min()) view.fail("a step of " + std::to_string(steps[i]));
-    Part part{static_cast<std::size_t>(axes[i] < 0 ? axes[i] + static_cast<std::int64_t>(rank) : axes[i]), std::nullopt,
-              std::nullopt, steps[i]};
+    const std::int64_t axis = (*axes)[i];
+    Part part{static_cast<std::size_t>(axis < 0 ? axis + static_cast<std::int64_t>(rank) : axis), std::nullopt, std::nullopt,
+              std::nullopt};
+    if (steps.values || !steps.given) part.step = steps.values ? (*steps.values)[i] : 1;
+    if (part.step == 0 || part.step == std::numeric_limits<std::int64_t>::min())
+      view.fail("a step of " + std::to_string(*part.step));
     if (starts) part.start = (*starts)[i];
     if (ends) part.end = (*ends)[i];
     out.push_back(part);
@@ -58,8 +71,8 @@ struct Range {
 };
 
 std::optional<Range> numbers(const Part& part, const Dim& length) {
-  if (!part.start || !part.end || !part.start->known() || !part.end->known() || !length.known()) return std::nullopt;
-  const std::int64_t n = length.constant(), step = part.step;
+  if (!part.step || !part.start || !part.end || !part.start->known() || !part.end->known() || !length.known()) return std::nullopt;
+  const std::int64_t n = length.constant(), step = *part.step;
   auto clamp = [&](std::int64_t v, std::int64_t low, std::int64_t high) { return std::clamp(v < 0 ? v + n : v, low, high); };
   if (step > 0) {
     const std::int64_t first = clamp(part.start->constant(), 0, n), last = clamp(part.end->constant(), 0, n);
@@ -80,10 +93,11 @@ bool everything(const Part& part, const Dim& length) {
 /// Length after slicing, where symbols take part; they are taken to be at least 1 and bounds made of them to lie inside.
 Dim symbolic_count(const NodeView& view, const Part& part, const Dim& length) {
   if (everything(part, length)) return length;
-  if (!part.start || !part.end) return opaque(view, 0, part.axis);
+  if (!part.step || !part.start || !part.end) return opaque(view, 0, part.axis);
+  const std::int64_t step = *part.step;
   auto inside = [&](const Dim& bound) { return bound.known() && bound.constant() < 0 ? length + bound : bound; };
-  if (part.step < 0) {
-    const bool reversed = part.step == -1 && part.start->known() &&
+  if (step < 0) {
+    const bool reversed = step == -1 && part.start->known() &&
                           (part.start->constant() == -1 || part.start->constant() >= kToTheEnd) && part.end->known() &&
                           part.end->constant() <= -kToTheEnd;
     return reversed ? length : opaque(view, 0, part.axis);
@@ -94,15 +108,17 @@ Dim symbolic_count(const NodeView& view, const Part& part, const Dim& length) {
     end = length;
   else if (part.end->known() && part.end->constant() > 1 && !length.known())
     return opaque(view, 0, part.axis);  // may be clipped
-  const Dim count = floor_div(end - start + (part.step - 1), part.step);
+  const Dim count = floor_div(end - start + (step - 1), step);
   return count.known() && count.constant() < 0 ? Dim(0) : count;
 }
 
 std::vector<ValueInfo> infer_slice(const NodeView& view) {
   const ValueInfo& x = view.in(0);
+  const auto all = parts(view);
+  if (!all) return {value(x.dtype, opaque_shape(view, x.shape.size()))};
   Shape out = x.shape;
   Content content = x.content;
-  for (const Part& part : parts(view)) {
+  for (const Part& part : *all) {
     const auto range = numbers(part, x.shape[part.axis]);
     out[part.axis] = range ? Dim(range->count) : symbolic_count(view, part, x.shape[part.axis]);
     if (!x.content || x.shape.size() != 1 || !range) {
@@ -111,7 +127,7 @@ std::vector<ValueInfo> infer_slice(const NodeView& view) {
     }
     content.emplace();
     for (std::int64_t i = 0; i < range->count; ++i)
-      content->push_back((*x.content)[static_cast<std::size_t>(range->first + i * part.step)]);
+      content->push_back((*x.content)[static_cast<std::size_t>(range->first + i * *part.step)]);
   }
   return {value(x.dtype, std::move(out), std::move(content))};
 }
@@ -119,8 +135,14 @@ std::vector<ValueInfo> infer_slice(const NodeView& view) {
 void axes_slice(const NodeView& view, AxisMaps& maps) {
   const Shape& in = view.in(0).shape;
   for (std::size_t i = 1; i < view.node.inputs.size(); ++i) pin_input(view, maps, i, "a bound of a Slice");
+  const auto all = parts(view);
+  if (!all) {
+    pin_input(view, maps, 0, "which axes are sliced is not constant");
+    pin_output(view, maps, 0, "which axes are sliced is not constant");
+    return;
+  }
   std::vector<bool> done(in.size(), false);
-  for (const Part& part : parts(view)) {
+  for (const Part& part : *all) {
     done[part.axis] = true;
     const auto range = numbers(part, in[part.axis]);
     const auto a = AxisMaps::in(0, part.axis), b = AxisMaps::out(0, part.axis);
@@ -140,9 +162,11 @@ void axes_slice(const NodeView& view, AxisMaps& maps) {
 void adjust_slice(Adjust& adjust) {
   const NodeView view{adjust.graph, adjust.node, adjust.before};
   const Shape& in = view.in(0).shape;
+  const auto all = parts(view);
+  if (!all) return;  // every axis is pinned
   Integers starts, ends;
   bool cut = false;
-  for (const Part& part : parts(view)) {
+  for (const Part& part : *all) {
     const auto* kept = adjust.kept(adjust.node.input(0), part.axis);
     const auto range = numbers(part, in[part.axis]);
     if (!part.start || !part.end || !part.start->known() || !part.end->known()) return;  // pinned or whole: nothing here was cut

@@ -5,21 +5,32 @@ namespace {
 
 using namespace ops;
 
+/// Parts whose lengths only running tells.
+std::vector<Dim> unknown_lengths(const NodeView& view, std::size_t axis) {
+  std::vector<Dim> out;
+  for (std::size_t slot = 0; slot < view.node.outputs.size(); ++slot) {
+    const bool unused = view.node.outputs[slot].empty();
+    out.push_back(unused ? Dim::symbol("unused_part") : opaque(view, slot, axis));
+  }
+  return out;
+}
+
 /// Lengths of the parts: the attribute or input `split`, else equal ones (from opset 18 with a smaller last one).
 std::vector<Dim> lengths(const NodeView& view, std::size_t axis) {
   const Dim& length = view.in(0).shape[axis];
   const std::size_t n = view.node.outputs.size();
   if (n == 0) view.fail("the node has no outputs");
-  if (const auto given = attribute_or_input(view, "split", 1)) {
-    if (given->size() != n)
-      view.fail("split names " + std::to_string(given->size()) + " parts, the node has " + std::to_string(n) + " outputs");
+  if (const IntegerList given = integer_list(view, "split", 1); given.given) {
+    if (given.count && *given.count != n)
+      view.fail("split names " + std::to_string(*given.count) + " parts, the node has " + std::to_string(n) + " outputs");
+    if (!given.values) return unknown_lengths(view, axis);
     Dim sum;
-    for (std::int64_t part : *given) {
+    for (std::int64_t part : *given.values) {
       if (part < 0) view.fail("a part of length " + std::to_string(part));
       sum = sum + part;
     }
     check_equal(view, sum, length, "the parts do not make up the axis");
-    return {given->begin(), given->end()};
+    return {given.values->begin(), given.values->end()};
   }
   const std::int64_t count = view.node.integer("num_outputs", static_cast<std::int64_t>(n));
   if (count != static_cast<std::int64_t>(n))
@@ -31,7 +42,7 @@ std::vector<Dim> lengths(const NodeView& view, std::size_t axis) {
   std::vector<Dim> out(n, Dim(part));
   out.back() = length - part * (count - 1);
   if (out.back().value() < 0)
-    view.fail("an axis of length " + length.text() + " does not split into " + std::to_string(count) + " parts");
+    view.refuse("an axis of length " + length.text() + " does not split into " + std::to_string(count) + " parts");
   return out;
 }
 
@@ -96,7 +107,7 @@ void adjust_split(Adjust& adjust) {
     adjust.set_constant(1, index_list(sizes));
 }
 
-const RegisterOperator split{{"Split", "", 2, infer_split, axes_split, nullptr, adjust_split, true}};      // attribute split
+const RegisterOperator split{{"Split", "", 1, infer_split, axes_split, nullptr, adjust_split, true}};      // attribute split
 const RegisterOperator split_13{{"Split", "", 13, infer_split, axes_split, nullptr, adjust_split, true}};  // input split
 
 }  // namespace

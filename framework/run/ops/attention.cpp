@@ -10,8 +10,10 @@
 #include <ATen/ops/zeros.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "run/cache.h"
 #include "run/op.h"
@@ -64,18 +66,28 @@ bool open(const at::Tensor& mask, const at::Tensor& q, const at::Tensor& k) {
   return (mask.scalar_type() == at::kBool ? mask : mask.eq(0)).all().item<bool>();
 }
 
-/// What may be attended: the operator's mask, filled up to the keys' length, as boolean or additive; causal order; the keys in use.
-/// Undefined when everything may. `causal` is set instead where that alone limits, and LibTorch's own causal kernel fits.
+/// How far a query sees to one side of its own position; nothing where that is unlimited. No tensor is longer than the limit.
+std::optional<std::int64_t> window(const RunView& view, const char* side) {
+  const std::int64_t given = view.node.integer(side, -1);
+  if (given < -1) view.fail(fmt::format("{} is {}", side, given));
+  return given < 0 ? std::nullopt : std::optional(std::min(given, std::int64_t{1} << 40));
+}
+
+/// What may be attended: the operator's mask, filled up to the keys' length, as boolean or additive; causal order and windows; the
+/// keys in use. Undefined when everything may. `causal` is set instead where that alone limits, and LibTorch's own causal kernel
+/// fits.
 at::Tensor mask_of(const RunView& view, const Operands& o, bool& causal) {
   const std::int64_t queries = o.q.size(2), keys = o.k.size(2);
   const bool ordered = view.node.integer("is_causal", 0) != 0;
+  const auto left = window(view, "left_window_size"), right = ordered ? 0 : window(view, "right_window_size");
   const auto options = at::TensorOptions().dtype(at::kLong);
   at::Tensor mask, allowed;
   if (view.has(3)) {
     mask = view.in(3);
     if (mask.dim() < 1 || mask.dim() > 4 || mask.size(-1) > keys) view.fail("attn_mask does not fit the keys' length");
     const bool boolean = mask.scalar_type() == at::kBool;
-    if (!boolean && !mask.is_floating_point()) view.fail("attn_mask is neither boolean nor floating");
+    if (!boolean && !mask.is_floating_point())
+      view.refuse("an attn_mask of integers is not supported; make it boolean or floating");
     if (mask.size(-1) < keys) mask = at::constant_pad_nd(mask, {0, keys - mask.size(-1)}, boolean ? 0.0 : minus_infinity);
     while (mask.dim() < 4) mask = mask.unsqueeze(0);
     if (!mask.requires_grad() && open(mask, o.q, o.k)) mask.reset();
@@ -83,19 +95,29 @@ at::Tensor mask_of(const RunView& view, const Operands& o, bool& causal) {
   std::int64_t before = o.past;  // keys in front of the first query
   at::Tensor frontier;           // one number a batch, where the cache is outside
   if (view.has(6)) {
-    if (view.has(4)) view.fail("nonpad_kv_seqlen does not go with past_key");
+    if (view.has(4)) view.refuse("nonpad_kv_seqlen does not go with past_key");
+    if (view.in(6).numel() != o.q.size(0))
+      view.fail(fmt::format("{} lengths of keys for a batch of {}", view.in(6).numel(), o.q.size(0)));
     frontier = view.in(6).to(at::kLong).reshape({-1, 1, 1, 1});
     allowed = at::arange(keys, options).lt(frontier);
   }
-  if (ordered && !mask.defined() && !frontier.defined() && before == 0) {
+  if (ordered && !left && !mask.defined() && !frontier.defined() && before == 0) {
     causal = true;
     return {};
   }
-  if (ordered && (queries > 1 || frontier.defined() || before + 1 < keys)) {
+  const bool all_after = !right || (queries == 1 && !frontier.defined() && before + *right + 1 >= keys);
+  const bool all_before = !left || (!frontier.defined() && before + queries - 1 <= *left);
+  if (!all_after || !all_before) {
     const at::Tensor row = at::arange(queries, options).unsqueeze(1), column = at::arange(keys, options);
-    const at::Tensor order =
-        frontier.defined() ? column.le(row + (frontier - queries)) : column.le(row + before).unsqueeze(0).unsqueeze(0);
-    allowed = allowed.defined() ? allowed.logical_and(order) : order;
+    const at::Tensor place = frontier.defined() ? row + (frontier - queries) : (row + before).unsqueeze(0).unsqueeze(0);
+    if (!all_after) {
+      const at::Tensor reached = column.le(*right == 0 ? place : place + *right);
+      allowed = allowed.defined() ? allowed.logical_and(reached) : reached;
+    }
+    if (!all_before) {
+      const at::Tensor reached = column.ge(place - *left);
+      allowed = allowed.defined() ? allowed.logical_and(reached) : reached;
+    }
   }
   if (!mask.defined() || !allowed.defined()) return mask.defined() ? mask : allowed;
   if (mask.scalar_type() == at::kBool) return mask.logical_and(allowed);
@@ -146,8 +168,6 @@ std::vector<at::Tensor> in_steps(const RunView& view, const Operands& o, at::Ten
 }
 
 std::vector<at::Tensor> attention(const RunView& view) {
-  for (const char* side : {"left_window_size", "right_window_size"})
-    if (view.node.integer(side, -1) >= 0) view.fail(fmt::format("{} is not supported", side));
   const Operands o(view);
   if (o.q.size(3) != o.k.size(3)) view.fail(fmt::format("queries of size {} and keys of size {}", o.q.size(3), o.k.size(3)));
   const double scale = view.node.number("scale", 1 / std::sqrt(static_cast<double>(o.q.size(3))));

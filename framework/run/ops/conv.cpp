@@ -1,15 +1,13 @@
 #include <ATen/ops/convolution.h>
 #include <fmt/format.h>
 
+#include "run/ops/convolve.h"
 #include "run/window.h"
 
 namespace espalier {
-namespace {
 
 /// Grouped and depthwise convolutions included; uneven padding is laid around the input first.
-std::vector<at::Tensor> conv(const RunView& v) {
-  at::Tensor x = v.in(0);
-  const at::Tensor& weight = v.in(1);
+at::Tensor convolve(const RunView& v, at::Tensor x, const at::Tensor& weight, const std::optional<at::Tensor>& bias) {
   if (weight.dim() < 3) v.fail(fmt::format("the weights have rank {}, expected 3 to 5", weight.dim()));
   const Window window(v, x, weight.sizes().slice(2).vec());
   const std::int64_t groups = v.node.integer("group", 1);
@@ -21,10 +19,16 @@ std::vector<at::Tensor> conv(const RunView& v) {
     x = pad_spatial(x, window.begin, window.end, 0);
     padding.assign(window.rank(), 0);
   }
+  const std::vector<std::int64_t> none(window.rank(), 0);
+  return at::convolution(x, weight, bias, window.strides, padding, window.dilations, false, none, groups);
+}
+
+namespace {
+
+std::vector<at::Tensor> conv(const RunView& v) {
   std::optional<at::Tensor> bias;
   if (v.has(2)) bias = v.in(2);
-  const std::vector<std::int64_t> none(window.rank(), 0);
-  return {at::convolution(x, weight, bias, window.strides, padding, window.dilations, false, none, groups)};
+  return {convolve(v, v.in(0), v.in(1), bias)};
 }
 
 const RegisterRun entry{"", "Conv", conv};

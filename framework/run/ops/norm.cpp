@@ -30,6 +30,11 @@ std::vector<std::int64_t> normalized(const RunView& v) {
   return {x.sizes().begin() + axis, x.sizes().end()};
 }
 
+/// Changes along normalized axes only.
+bool inner(const at::Tensor& t, const std::vector<std::int64_t>& shape) {
+  return t.dim() <= static_cast<std::int64_t>(shape.size());
+}
+
 /// Scale and bias may broadcast; LibTorch wants them whole.
 at::Tensor whole(const at::Tensor& t, const std::vector<std::int64_t>& shape) {
   return t.sizes() == at::IntArrayRef(shape) ? t : t.expand(shape).contiguous();
@@ -126,8 +131,9 @@ bool plain(const at::Tensor& t) {
 Results rms_normalization(const RunView& v) {
   const at::Tensor& x = v.in(0);
   const std::vector<std::int64_t> shape = normalized(v);
-  const at::Tensor scale = whole(v.in(1), shape);
   const double epsilon = v.node.number("epsilon", 1e-5);
+  if (!inner(v.in(1), shape)) return {at::rms_norm(x, shape, std::nullopt, epsilon) * v.in(1)};
+  const at::Tensor scale = whole(v.in(1), shape);
   if (!plain(x) || !plain(scale) || x.scalar_type() != scale.scalar_type() || x.numel() == 0)
     return {at::rms_norm(x, shape, scale, epsilon)};
   if (c10::GradMode::is_enabled() && (x.requires_grad() || scale.requires_grad())) return {RmsNorm::apply(x, scale, epsilon)};
@@ -137,9 +143,15 @@ Results rms_normalization(const RunView& v) {
 /// Outputs: the result, and the mean and inverse deviation of each row.
 Results layer_normalization(const RunView& v) {
   const std::vector<std::int64_t> shape = normalized(v);
+  const double epsilon = v.node.number("epsilon", 1e-5);
+  if (!inner(v.in(1), shape) || (v.has(2) && !inner(v.in(2), shape))) {
+    auto [y, mean, deviation] = at::native_layer_norm(v.in(0), shape, std::nullopt, std::nullopt, epsilon);
+    y = y * v.in(1);
+    return {v.has(2) ? y + v.in(2) : y, mean, deviation};
+  }
   std::optional<at::Tensor> bias;
   if (v.has(2)) bias = whole(v.in(2), shape);
-  auto [y, mean, deviation] = at::native_layer_norm(v.in(0), shape, whole(v.in(1), shape), bias, v.node.number("epsilon", 1e-5));
+  auto [y, mean, deviation] = at::native_layer_norm(v.in(0), shape, whole(v.in(1), shape), bias, epsilon);
   return {y, mean, deviation};
 }
 

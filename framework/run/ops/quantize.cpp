@@ -13,8 +13,10 @@
 #include <fmt/format.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "graph/op.h"
 #include "run/op.h"
 #include "run/tensor.h"
+#include "sdk/error.h"
 
 namespace espalier {
 namespace {
@@ -72,12 +74,76 @@ Results dequantize_linear(const RunView& v) {
   return {split.joined(centred * spread(v, x, scale, split))};
 }
 
-DType target_of(const RunView& v) {
-  if (v.has(2)) {
-    if (const Tensor* zero = v.graph.initializer(v.node.input(2))) return zero->dtype;  // int4 lives in int8 here
-    return dtype_of(v.in(2).scalar_type());
+/// The graph's type of a value: 4-bit codes live in 8-bit tensors here, 8-bit floats in the computing type.
+DType declared(const RunView& v, const std::string& name) {
+  if (const Tensor* constant = v.graph.initializer(name)) return constant->dtype;
+  for (const Value& input : v.graph.inputs)
+    if (input.name == name && input.dtype != DType::undefined) return input.dtype;
+  try {
+    const ValueMap values = infer(v.graph);
+    const auto found = values.find(name);
+    return found == values.end() ? DType::undefined : found->second.dtype;
+  } catch (const Error&) {
+    return DType::undefined;  // in a body that reads values from around it
   }
-  return static_cast<DType>(v.node.integer("output_dtype", static_cast<std::int64_t>(DType::u8)));
+}
+
+DType target_of(const RunView& v) {
+  const auto asked = static_cast<DType>(v.node.integer("output_dtype", 0));
+  if (asked != DType::undefined) return asked;
+  if (!v.has(2)) return DType::u8;
+  const DType type = declared(v, v.node.input(2));
+  if (type != DType::undefined) return type;
+  if (v.in(2).element_size() == 1) v.refuse("it is not known whether the zero points have 4 or 8 bits");
+  return dtype_of(v.in(2).scalar_type());
+}
+
+/// What a type can hold, and whether it is floating.
+struct Range {
+  double low, high;
+  bool floating = false;
+};
+
+std::optional<Range> range_of(DType type) {
+  switch (type) {
+    case DType::u4:
+      return Range{0, 15};
+    case DType::i4:
+      return Range{-8, 7};
+    case DType::u8:
+      return Range{0, 255};
+    case DType::i8:
+      return Range{-128, 127};
+    case DType::u16:
+      return Range{0, 65535};
+    case DType::i16:
+      return Range{-32768, 32767};
+    case DType::f8e4m3fn:
+      return Range{-448, 448, true};
+    case DType::f8e4m3fnuz:
+      return Range{-240, 240, true};
+    case DType::f8e5m2:
+    case DType::f8e5m2fnuz:
+      return Range{-57344, 57344, true};
+    default:
+      return std::nullopt;
+  }
+}
+
+/// x / scale, in the type that `precision` says.
+at::Tensor divided(const RunView& v, const at::Tensor& x, const at::Tensor& scale) {
+  const auto precision = static_cast<DType>(v.node.integer("precision", 0));
+  if (precision != DType::f16 && precision != DType::bf16) return at::div(x, scale);
+  const c10::ScalarType type = scalar_type(precision);
+  return at::div(x.to(type), scale.to(type)).to(x.scalar_type());
+}
+
+/// Values of an 8-bit floating type, which stay in the computing type. The gradient passes straight through.
+at::Tensor floating_codes(const RunView& v, at::Tensor scaled, DType target, const Range& range) {
+  if (v.has(2) && v.in(2).ne(0).any().item<bool>()) v.refuse("zero points other than 0 of 8-bit floats are not supported");
+  if (v.node.integer("saturate", 1) != 0) scaled = at::clamp(scaled, range.low, range.high);
+  const at::Tensor plain = scaled.detach(), rounded = plain.to(scalar_type(target)).to(plain.scalar_type());
+  return c10::GradMode::is_enabled() && scaled.requires_grad() ? scaled + (rounded - plain) : rounded;
 }
 
 /// Codes in x's own type. The gradient passes straight through the rounding (Bengio et al., 2013) and is zero where the code
@@ -104,26 +170,24 @@ struct StraightThrough : torch::autograd::Function<StraightThrough> {
 
 /// Round(x / scale) + zero point, saturated. Where x carries a gradient, the integers stay in a floating tensor.
 Results quantize_linear(const RunView& v) {
-  const at::Tensor& x = v.in(0);
-  const DType target = target_of(v) == DType::undefined ? DType::u8 : target_of(v);
-  const int width = bits(target);
-  const bool with_sign = target == DType::i8 || target == DType::i4 || target == DType::i16;
-  if (!with_sign && target != DType::u8 && target != DType::u4 && target != DType::u16)
-    v.fail(fmt::format("quantizing to {} is not supported", to_string(target)));
-  const double low = with_sign ? -static_cast<double>(1 << (width - 1)) : 0,
-               high = with_sign ? (1 << (width - 1)) - 1 : (1 << width) - 1;
+  const DType target = target_of(v);
+  const auto range = range_of(target);
+  if (!range) v.refuse(fmt::format("quantizing to {} is not supported", to_string(target)));
+  if (!v.in(1).is_floating_point()) v.refuse("scales that are integers are not supported");
+  const at::Tensor x = v.in(0).is_floating_point() ? v.in(0) : v.in(0).to(v.in(1).scalar_type());
   const Split split(v, x, v.in(1));
   const at::Tensor parts = split.apart(x), scale = spread(v, x, v.in(1), split).to(x.scalar_type());
+  if (range->floating) return {split.joined(floating_codes(v, divided(v, parts, scale), target, *range))};
   const at::Tensor zero = v.has(2) ? spread(v, x, v.in(2).to(x.scalar_type()), split) : at::Tensor();
-  if (c10::GradMode::is_enabled() && x.requires_grad() && !scale.requires_grad())
-    return {split.joined(StraightThrough::apply(parts, scale, &zero, low, high))};
-  const at::Tensor scaled = at::div(parts, scale);
+  if (c10::GradMode::is_enabled() && x.requires_grad() && !scale.requires_grad() && v.node.integer("precision", 0) == 0)
+    return {split.joined(StraightThrough::apply(parts, scale, &zero, range->low, range->high))};
+  const at::Tensor scaled = divided(v, parts, scale);
   const bool grad = c10::GradMode::is_enabled() && scaled.requires_grad();
   at::Tensor rounded = grad ? scaled + (at::round(scaled.detach()) - scaled.detach()) : at::round(scaled);
   if (zero.defined()) rounded = rounded + zero;
-  const at::Tensor clamped = split.joined(at::clamp(rounded, low, high));
+  const at::Tensor clamped = split.joined(at::clamp(rounded, range->low, range->high));
   if (grad) return {clamped};
-  const c10::ScalarType type = width == 4 ? (with_sign ? at::kChar : at::kByte) : scalar_type(target);
+  const c10::ScalarType type = bits(target) == 4 ? (range->low < 0 ? at::kChar : at::kByte) : scalar_type(target);
   // Through a wider type: LibTorch's cast from floating to 16-bit unsigned is not defined everywhere.
   return {clamped.to(at::kInt).to(type)};
 }

@@ -34,7 +34,8 @@ Results constant_of_shape(const RunView& v) {
   if (!v.node.has("value")) return {at::full(lengths, 0.0, at::TensorOptions().dtype(v.compute))};
   const auto* value = std::get_if<Tensor>(&v.node.attributes.at("value"));
   if (!value || value->count() != 1) v.fail("attribute `value` is not a tensor of one element");
-  return {at::full(lengths, to_aten(*value).item(), at::TensorOptions().dtype(v.computed(value->dtype)))};
+  const at::Tensor one = to_aten(*value).reshape({});
+  return {(is_floating(value->dtype) ? one.to(v.compute) : one).expand(lengths).contiguous()};
 }
 
 Results range(const RunView& v) {
@@ -43,8 +44,9 @@ Results range(const RunView& v) {
     if (t->numel() != 1) v.fail("start, limit and delta are scalars");
   const auto options = at::TensorOptions().dtype(start.scalar_type());
   if (start.is_floating_point()) {
+    constexpr double most = 1e15;
     const double from = start.item<double>(), to = limit.item<double>(), step = delta.item<double>();
-    if (step == 0 || !std::isfinite((to - from) / step)) v.fail("delta is zero or a limit is not finite");
+    if (step == 0 || !(std::fabs((to - from) / step) < most)) v.fail("delta is zero or the range has no end");
     const auto count = static_cast<std::int64_t>(std::max(std::ceil((to - from) / step), 0.0));
     return {(at::arange(count, at::kDouble) * step + from).to(start.scalar_type())};
   }
@@ -61,6 +63,8 @@ Results expand(const RunView& v) {
   if (static_cast<std::int64_t>(shape.size()) < x.dim())
     shape.insert(shape.begin(), static_cast<std::size_t>(x.dim()) - shape.size(), 1);
   const auto lead = static_cast<std::int64_t>(shape.size()) - x.dim();
+  for (std::int64_t length : shape)
+    if (length < 0) v.fail(fmt::format("a shape with the negative length {}", length));
   for (std::int64_t i = 0; i < x.dim(); ++i)
     if (auto& length = shape[static_cast<std::size_t>(lead + i)]; length == 1) length = x.size(i);
   return {x.expand(shape)};

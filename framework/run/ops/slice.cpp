@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "run/op.h"
+#include "run/ops/unsigned.h"
 
 namespace espalier {
 namespace {
@@ -50,7 +51,7 @@ std::vector<at::Tensor> slice(const RunView& v) {
       const at::Tensor indices = start > end && length > 0
                                      ? at::arange(start, end, std::max(step, -length), at::TensorOptions().dtype(at::kLong))
                                      : at::arange(0, at::TensorOptions().dtype(at::kLong));
-      x = at::index_select(x, axis, indices);
+      x = narrowed(at::index_select(as_signed(x), axis, indices), x.scalar_type());
     }
   }
   return {x};

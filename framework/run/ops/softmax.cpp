@@ -12,6 +12,8 @@ using Function = at::Tensor (*)(const at::Tensor&, std::int64_t, std::optional<a
 /// Up to opset 12 the tensor is seen as a matrix: rows before `axis`, one distribution over everything after it.
 Results apply(const RunView& v, Function function) {
   const at::Tensor& x = v.in(0);
+  if (x.dim() == 0 || (v.opset() < 13 && x.dim() == 1 && v.node.integer("axis", 1) == 1))  // each element is a row
+    return {function(x.unsqueeze(-1), -1, std::nullopt).squeeze(-1)};
   if (v.opset() >= 13) return {function(x, v.axis("axis", -1, x.dim()), std::nullopt)};
   const std::int64_t axis = v.axis("axis", 1, x.dim());
   return {function(x.flatten(axis), axis, std::nullopt).reshape(x.sizes())};

@@ -18,7 +18,8 @@ std::vector<at::Tensor> split(const RunView& v) {
     lengths = v.integers(1);
   } else {
     const std::int64_t parts = v.node.integer("num_outputs", static_cast<std::int64_t>(v.node.outputs.size()));
-    if (parts < 1 || parts > length) v.fail(fmt::format("{} parts of an axis of length {}", parts, length));
+    if (parts < 1 || parts > static_cast<std::int64_t>(v.node.outputs.size()))
+      v.fail(fmt::format("{} parts of an axis of length {}", parts, length));
     const std::int64_t each = (length + parts - 1) / parts;
     lengths.assign(static_cast<std::size_t>(parts), each);
     lengths.back() = length - each * (parts - 1);

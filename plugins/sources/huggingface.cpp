@@ -1,0 +1,53 @@
+// A language model and its tokenizer from a Hugging Face directory.
+#include <fmt/format.h>
+
+#include "formats/huggingface.h"
+#include "formats/model_artifact.h"
+#include "sdk/plugin.h"
+
+namespace {
+
+class HuggingfaceSource final : public espalier::Component {
+ public:
+  void run(espalier::Context& context) override {
+    const auto path = context.params().path("path");
+    context.progress({0, 0, "reading " + path.filename().string(), {}});
+    auto model = espalier::import_huggingface(path);
+    context.check_cancelled();
+    if (!model.tokenizer)
+      espalier::throw_unsupported("the folder holds no tokenizer.json", path.string(),
+                                  "save the model with its fast tokenizer (tokenizer.save_pretrained)");
+    auto tokenizer = espalier::save_tokenizer(context, *model.tokenizer);
+    model.graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
+    context.output("tokenizer", std::move(tokenizer));
+    context.output("model", espalier::save_model(context, model.graph));
+    context.figure("parameters", static_cast<double>(model.graph.parameter_count()));
+    context.log(espalier::LogLevel::info,
+                fmt::format("{} nodes, {} parameters", model.graph.nodes.size(), model.graph.parameter_count()));
+  }
+};
+
+}  // namespace
+
+ESPALIER_PLUGIN(R"json({
+  "name": "huggingface", "version": "0.1.0", "author": "The Espalier authors", "licence": "Apache-2.0",
+  "description": "Reads language models from Hugging Face directories",
+  "components": [{
+    "name": "source/huggingface", "version": "0.1.0",
+    "summary": "A decoder-only language model and its tokenizer from a Hugging Face directory (safetensors, whole or in shards)",
+    "inputs": [],
+    "outputs": [
+      {"name": "model", "type": "model", "help": "the model as a graph: input_ids, attention_mask, position_ids to logits"},
+      {"name": "tokenizer", "type": "tokenizer", "help": "the tokenizer from tokenizer.json"}
+    ],
+    "parameters": [
+      {"name": "path", "type": "path", "required": true, "help": "the folder with config.json, model.safetensors (or its shards and their index) and tokenizer.json"}
+    ],
+    "depends": {"seed": false, "threads": false, "runtimes": []},
+    "byte_exact": true,
+    "estimate": {"memory": "1e8 + 3 * path.bytes",
+                 "seconds": "0.5 + path.bytes / 2e8",
+                 "memory_base": 1e8, "memory_per_byte": 3, "output_per_byte": 2}
+  }]
+})json",
+                ESPALIER_COMPONENT("source/huggingface", HuggingfaceSource));

@@ -1,0 +1,138 @@
+// `espalier model`: a file is looked at, listed and run without any recipe.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <catch2/catch_test_macros.hpp>
+#include <catch2/matchers/catch_matchers_string.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+using Catch::Matchers::ContainsSubstring;
+
+namespace {
+
+struct Call {
+  int code = -1;
+  std::string out, err;
+};
+
+std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
+
+class Bench {
+ public:
+  Bench() {
+    std::string pattern = (fs::temp_directory_path() / "espalier-model-XXXXXX").string();
+    REQUIRE(mkdtemp(pattern.data()));
+    folder = pattern;
+    REQUIRE(oracle("make " + quoted(folder)) == 0);
+  }
+  ~Bench() {
+    std::error_code ignored;
+    fs::remove_all(folder, ignored);
+  }
+  int oracle(const std::string& arguments) const {
+    return std::system((std::string(std::getenv("ESPALIER_TEST_PYTHON")) + " " + std::getenv("ESPALIER_SOURCE") +
+                        "/tests/e2e/model_oracle.py " + arguments)
+                           .c_str());
+  }
+  Call model(const std::string& arguments) const {
+    const std::string command = quoted(fs::path(std::getenv("ESPALIER_BUILD")) / "bin/espalier") + " model " + arguments + " >" +
+                                quoted(folder / "out.txt") + " 2>" + quoted(folder / "err.txt");
+    Call call;
+    const int status = std::system(command.c_str());
+    call.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
+    call.out = text("out.txt");
+    call.err = text("err.txt");
+    return call;
+  }
+  std::string text(const char* name) const {
+    std::ostringstream all;
+    all << std::ifstream(folder / name).rdbuf();
+    return all.str();
+  }
+
+  fs::path folder;
+};
+
+}  // namespace
+
+TEST_CASE("a model runs on arrays, and its outputs are ONNX Runtime's") {
+  const Bench bench;
+  const std::string file = quoted(bench.folder / "model.onnx");
+  const Call run = bench.model("run " + file + " --input x=" + quoted(bench.folder / "x.npy") + " --out " +
+                               quoted(bench.folder / "out") + " --json");
+  INFO(run.out << run.err);
+  REQUIRE(run.code == 0);
+  const Json made = Json::parse(run.out);
+  CHECK(made["y/out:0"]["shape"] == Json({5, 2}));
+  CHECK(made["y/out:0"]["dtype"] == "float32");
+  CHECK(made["y/out:0"]["file"] == (bench.folder / "out/y%2Fout%3A0.npy").string());
+  CHECK(made["lengths"]["dtype"] == "int64");
+  CHECK(made["half"]["dtype"] == "float16");
+  CHECK(bench.oracle("check " + quoted(bench.folder) + " " + quoted(bench.folder / "out")) == 0);
+}
+
+TEST_CASE("what is wrong with a call or a model is said, with the operator's name") {
+  const Bench bench;
+  const std::string file = quoted(bench.folder / "model.onnx"), x = quoted(bench.folder / "x.npy"),
+                    out = " --out " + quoted(bench.folder / "out");
+  const Call misnamed = bench.model("run " + file + " --input z=" + x + out);
+  CHECK(misnamed.code != 0);
+  CHECK_THAT(misnamed.err, ContainsSubstring("no input \"z\"") && ContainsSubstring("it has: x"));
+  const Call missing = bench.model("run " + file + out);
+  CHECK(missing.code != 0);
+  CHECK_THAT(missing.err, ContainsSubstring("\"x\"") && ContainsSubstring("missing"));
+  const Call shapeless = bench.model("run " + file + " --input x=" + quoted(bench.folder / "bytes.npy") + out);
+  CHECK(shapeless.code != 0);
+  CHECK_THAT(shapeless.err, ContainsSubstring("shape [4]"));
+  CHECK(bench.model("run " + file + " --input x" + out).code == 2);
+  const Call refused =
+      bench.model("run " + quoted(bench.folder / "refused.onnx") + " --input x=" + quoted(bench.folder / "bytes.npy") + out);
+  CHECK((refused.code == 1 || refused.code == 2));
+  CHECK_THAT(refused.err, ContainsSubstring("ImageDecoder") && ContainsSubstring("look"));
+  CHECK(!fs::exists(bench.folder / "out"));
+  const Call nowhere = bench.model("info " + quoted(bench.folder / "absent.onnx"));
+  CHECK(nowhere.code != 0);
+  CHECK_THAT(nowhere.err, ContainsSubstring("absent.onnx"));
+  CHECK(bench.model("convert " + file).code == 2);
+}
+
+TEST_CASE("info and groups tell what is in a model and what can be cut") {
+  const Bench bench;
+  const std::string file = quoted(bench.folder / "model.onnx");
+  const Call info = bench.model("info " + file + " --json");
+  REQUIRE(info.code == 0);
+  const Json about = Json::parse(info.out);
+  CHECK(about["parameters"] == 40);
+  CHECK(about["operators"]["MatMul"] == 2);
+  CHECK(about["inputs"][0]["shape"] == Json({"n", 3}));
+  CHECK(about["macs"] == 40);  // of one row
+  CHECK(about["unknown"].empty());
+  CHECK(Json::parse(bench.model("info " + quoted(bench.folder / "refused.onnx") + " --json").out)["unknown"] ==
+        Json({"ImageDecoder"}));
+  CHECK_THAT(bench.model("info " + file).out, ContainsSubstring("MatMul") && ContainsSubstring("[n, 3]"));
+
+  const Call groups = bench.model("groups " + file + " --json");
+  REQUIRE(groups.code == 0);
+  const Json listed = Json::parse(groups.out);
+  REQUIRE(listed["groups"].size() == 1);
+  const Json& group = listed["groups"][0];
+  CHECK(group["id"] == "up:1:0");
+  CHECK(group["units"] == 8);
+  CHECK(group["parameters_per_unit"] == 5);
+  CHECK(group["macs_per_unit"] == 5);
+  CHECK(group["members"].size() == 2);
+  CHECK(listed["parameters_free"] == 40);
+  CHECK_THAT(bench.model("groups " + file).out, ContainsSubstring("up:1:0") && ContainsSubstring("100.0 % of 40"));
+  CHECK_THAT(bench.model("groups " + file + " --pinned").out, ContainsSubstring("pinned: "));
+  CHECK(bench.model("groups " + file + " --svg " + quoted(bench.folder / "groups.svg")).code == 0);
+  const std::string picture = bench.text("groups.svg");
+  CHECK_THAT(picture, ContainsSubstring("<svg") && ContainsSubstring("8 channels, 5 parameters each") &&
+                          ContainsSubstring("3 × 8, axis 1") && ContainsSubstring("8 × 2, axis 0"));
+}
