@@ -13,8 +13,33 @@ namespace {
 
 /// Not zero at zero.
 bool lifts_zero(const NodeView& view) {
-  static const std::set<std::string_view> lifting{"Sigmoid",    "Exp", "Cos",        "Softplus", "HardSigmoid",   "Not",
-                                                  "Reciprocal", "Log", "LogSoftmax", "Softmax",  "QuantizeLinear"};
+  static const std::set<std::string_view> lifting{"Acos",
+                                                  "BitwiseNot",
+                                                  "Cos",
+                                                  "Cosh",
+                                                  "CumProd",
+                                                  "Equal",
+                                                  "Exp",
+                                                  "Hardmax",
+                                                  "HardSigmoid",
+                                                  "GreaterOrEqual",
+                                                  "LessOrEqual",
+                                                  "Log",
+                                                  "LogSoftmax",
+                                                  "Not",
+                                                  "QuantizeLinear",
+                                                  "Reciprocal",
+                                                  "ReduceLogSum",
+                                                  "ReduceLogSumExp",
+                                                  "Sigmoid",
+                                                  "Softmax",
+                                                  "Softplus"};
+  if (view.node.op == "Pad") {
+    const auto* value = view.has(2) ? view.constant(2) : nullptr;
+    const bool zero = view.has(2) ? value && is_floating(value->dtype) && value->count() == 1 && value->numbers()[0] == 0
+                                  : view.node.number("value", 0) == 0;
+    return view.node.text("mode", "constant") == "constant" && !zero;
+  }
   if (view.node.op != "Clip") return lifting.contains(view.node.op);
   const auto bound = [&](std::size_t slot, const char* attribute) -> std::optional<double> {
     if (view.node.has(attribute)) return view.node.number(attribute, 0);
@@ -64,7 +89,7 @@ bool ChannelClasses::output_is_zero(std::size_t index, const AxisMaps::Port& out
   if (op == "LayerNormalization") return zero(1) && absent_or_zero(2);
   if (op == "Where") return zero(1) && zero(2);
   if (op == "Gemm" && !absent_or_zero(2)) return false;
-  if (op == "Add" || op == "Sub" || op == "Min" || op == "Max") {
+  if (op == "Add" || op == "Sub" || op == "Min" || op == "Max" || op == "Sum" || op == "Mean") {
     for (std::size_t i = 0; i < node.inputs.size(); ++i)
       if (!zero(i)) return false;
     return true;

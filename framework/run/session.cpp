@@ -56,7 +56,8 @@ bool reads_constant(const Graph& graph, const Node& node, std::size_t input, con
   if (const Operator* op = find_operator(graph, node);
       op && std::find(op->settings.begin(), op->settings.end(), input) != op->settings.end())
     return true;
-  static const std::set<std::string, std::less<>> elementwise = {"Add", "Sub", "Mul", "Div", "Min", "Max", "Where", "Pow"};
+  static const std::set<std::string, std::less<>> elementwise = {"Add",   "Sub", "Mul", "Div",  "Min", "Max",
+                                                                 "Where", "Pow", "Sum", "Mean", "Mod"};
   return tensor.count() == 1 && elementwise.contains(node.op);
 }
 
