@@ -27,6 +27,7 @@ bool lifts_zero(const NodeView& view) {
                                                   "Log",
                                                   "LogSoftmax",
                                                   "Not",
+                                                  "OneHot",
                                                   "QuantizeLinear",
                                                   "Reciprocal",
                                                   "ReduceLogSum",
