@@ -274,6 +274,14 @@ ValueMap infer(const Graph& graph) {
 }
 
 ValueMap infer_body(const Graph& body, const std::vector<ValueInfo>& inputs, const ValueMap& outer) {
+  // A loop may infer its body several times, and so each loop inside it: the work grows with a power of the depth.
+  constexpr int deepest = 8;
+  thread_local int depth = 0;
+  struct Deeper {
+    Deeper() { ++depth; }
+    ~Deeper() { --depth; }
+  } const deeper;
+  if (depth > deepest) throw_unsupported("bodies are nested more than " + std::to_string(deepest) + " deep");
   if (inputs.size() != body.inputs.size())
     throw_invalid("the body has " + std::to_string(body.inputs.size()) + " inputs and is given " + std::to_string(inputs.size()));
   ValueMap values;

@@ -78,7 +78,8 @@ std::string shapes(const std::vector<at::Tensor>& tensors) {
   if (cause.find("can't allocate memory") != std::string::npos)
     throw Error(ErrorCode::resource, "out of memory: " + cause, where, "use shorter sequences or smaller batches");
   const std::string text = fmt::format("{}; inputs: {}", cause, shapes(inputs));
-  if (cause.find("not implemented for") != std::string::npos) throw_unsupported(text, where);  // a type without a kernel
+  constexpr const char* no_kernel = "not implemented for";  // LibTorch's words where it has no kernel for an element type
+  if (cause.find(no_kernel) != std::string::npos) throw_unsupported(text, where);
   throw_invalid(text, where);
 }
 

@@ -159,3 +159,29 @@ TEST_CASE("a body with other inputs than the node gives is an error that names t
   graph.nodes[0].attributes.erase("body");
   CHECK_THROWS_WITH(infer(graph), ContainsSubstring("'loop'") && ContainsSubstring("body"));
 }
+
+TEST_CASE("rounds and what only the body knows are two lengths, and bodies end at a depth") {
+  Graph graph = powers();  // each round gives its own rows of x that are not zero
+  graph.nodes[0].attributes["body"] =
+      body({tensor("round", DType::i64, {}), tensor("going", DType::boolean, {}), tensor("h", DType::f32, {Dim(2), Dim(2)})},
+           {{"NonZero", "", "places", {"h"}, {"found"}, {}}, {"Transpose", "", "turn", {"found"}, {"rows"}, {}}},
+           {tensor("going", DType::boolean, {}), tensor("h", DType::f32, {}), tensor("rows", DType::i64, {})});
+  const Shape stacked = infer(graph).at("sums").shape;
+  REQUIRE(stacked.size() == 3);
+  CHECK(!stacked[0].known());
+  CHECK(!stacked[1].known());
+  CHECK(stacked[0] != stacked[1]);
+  CHECK(stacked[2] == Dim(2));
+
+  Graph nested;
+  nested.inputs = {tensor("flag", DType::boolean, {}), tensor("x", DType::f32, {Dim(1)})};
+  auto inner = body({}, {{"Neg", "", "neg", {"x"}, {"y0"}, {}}}, {tensor("y0", DType::f32, {})});
+  for (int depth = 1; depth <= 9; ++depth) {
+    const std::string out = "y" + std::to_string(depth);
+    const Node node{"If", "", "if_" + std::to_string(depth), {"flag"}, {out}, {{"then_branch", inner}, {"else_branch", inner}}};
+    inner = body({}, {node}, {tensor(out, DType::f32, {})});
+  }
+  nested.nodes = {inner->nodes[0]};
+  nested.outputs = {tensor("y9", DType::f32, {Dim(1)})};
+  CHECK_THROWS_WITH(infer(nested), ContainsSubstring("if_1'") && ContainsSubstring("8 deep"));
+}

@@ -125,7 +125,8 @@ std::vector<ValueInfo> infer_loop(const NodeView& view) {
   const std::size_t carried = out.size();
   for (std::size_t i = 1 + carried; i < made.size(); ++i) {
     ValueInfo stacked = made[i];
-    if (stacked.rank_known) stacked.shape.insert(stacked.shape.begin(), opaque(view, i - 1, 0));
+    // Lengths that only the body knows are named after their axes already: the number of rounds is named after none of them.
+    if (stacked.rank_known) stacked.shape.insert(stacked.shape.begin(), opaque(view, i - 1, stacked.shape.size()));
     out.push_back(std::move(stacked));
   }
   return out;
