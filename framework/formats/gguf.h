@@ -7,7 +7,7 @@
 #include <variant>
 #include <vector>
 
-#include "formats/tokenizer.h"
+#include "formats/imported_model.h"
 #include "graph/graph.h"
 
 namespace espalier {
@@ -43,12 +43,6 @@ class GgufFile {
   std::vector<Entry> tensors_;
   std::shared_ptr<const void> owner_;
   std::string where_;
-};
-
-/// What an importer gives.
-struct ImportedModel {
-  Graph graph;
-  std::shared_ptr<Tokenizer> tokenizer;
 };
 
 /// LLaMA-family GGUF → opset-23 graph with Hugging Face's scope names. Inputs input_ids, attention_mask, position_ids

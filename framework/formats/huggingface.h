@@ -2,7 +2,7 @@
 #include <filesystem>
 #include <string>
 
-#include "formats/gguf.h"
+#include "formats/imported_model.h"
 
 namespace espalier {
 

@@ -1,8 +1,5 @@
 // A language model and its tokenizer from one GGUF file.
-#include <fmt/format.h>
-
 #include "formats/gguf.h"
-#include "formats/model_artifact.h"
 #include "sdk/plugin.h"
 
 namespace {
@@ -12,17 +9,7 @@ class GgufSource final : public espalier::Component {
   void run(espalier::Context& context) override {
     const auto path = context.params().path("path");
     context.progress({0, 0, "reading " + path.filename().string(), {}});
-    auto model = espalier::import_gguf(path);
-    context.check_cancelled();
-    if (!model.tokenizer)
-      espalier::throw_unsupported("the file holds no tokenizer", path.string(), "convert the model with its vocabulary");
-    auto tokenizer = espalier::save_tokenizer(context, *model.tokenizer);
-    model.graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
-    context.output("tokenizer", std::move(tokenizer));
-    context.output("model", espalier::save_model(context, model.graph));
-    context.figure("parameters", static_cast<double>(model.graph.parameter_count()));
-    context.log(espalier::LogLevel::info,
-                fmt::format("{} nodes, {} parameters", model.graph.nodes.size(), model.graph.parameter_count()));
+    espalier::put_out(context, espalier::import_gguf(path), path, "convert the model with its vocabulary");
   }
 };
 

@@ -185,18 +185,10 @@ std::vector<ValueInfo> infer_scan(const NodeView& view) {
 std::vector<ValueInfo> infer_old_scan(const NodeView& view) { view.refuse("Scan of opset 8, with batches, is not supported"); }
 
 const bool registered = [] {
-  const auto add = [](const char* name, int since, std::vector<ValueInfo> (*infer)(const NodeView&)) {
-    Operator op;
-    op.name = name;
-    op.since = since;
-    op.infer = infer;
-    op.sequences = true;
-    RegisterOperator(std::move(op));
-  };
-  add("If", 1, infer_if);
-  add("Loop", 1, infer_loop);
-  add("Scan", 8, infer_old_scan);
-  add("Scan", 9, infer_scan);
+  register_on_values("If", 1, infer_if);
+  register_on_values("Loop", 1, infer_loop);
+  register_on_values("Scan", 8, infer_old_scan);
+  register_on_values("Scan", 9, infer_scan);
   return true;
 }();
 

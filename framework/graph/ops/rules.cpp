@@ -17,6 +17,15 @@ Dim opaque(const NodeView& view, std::size_t slot, std::size_t axis) {
   return Dim::symbol("length(" + view.node.output(slot) + "." + std::to_string(axis) + ")");
 }
 
+void register_on_values(const char* name, int since, std::vector<ValueInfo> (*infer)(const NodeView&)) {
+  Operator op;
+  op.name = name;
+  op.since = since;
+  op.infer = infer;
+  op.sequences = true;
+  RegisterOperator(std::move(op));
+}
+
 ValueInfo common(const NodeView& view, std::size_t slot, const ValueInfo& a, const ValueInfo& b) {
   ValueInfo out = a;
   out.content.reset();

@@ -20,6 +20,9 @@ Dim opaque(const NodeView& view, std::size_t slot, std::size_t axis);
 /// unknown. Throws where one is a sequence and the other a tensor, or the types differ.
 ValueInfo common(const NodeView& view, std::size_t slot, const ValueInfo& a, const ValueInfo& b);
 
+/// An operator that takes sequences or values of unknown rank, and whose axes are all pinned.
+void register_on_values(const char* name, int since, std::vector<ValueInfo> (*infer)(const NodeView&));
+
 /// NumPy's broadcasting of two shapes. A symbol against a known length takes the known one.
 Shape broadcast(const NodeView& view, const Shape& a, const Shape& b);
 /// Throws unless the inputs' element types (where known) are equal.

@@ -119,26 +119,18 @@ std::vector<ValueInfo> infer_has_element(const NodeView&) { return {value(DType:
 std::vector<ValueInfo> infer_get_element(const NodeView& view) { return {view.in(0)}; }
 
 const bool registered = [] {
-  const auto add = [](const char* name, int since, std::vector<ValueInfo> (*infer)(const NodeView&)) {
-    Operator op;
-    op.name = name;
-    op.since = since;
-    op.infer = infer;
-    op.sequences = true;
-    RegisterOperator(std::move(op));
-  };
-  add("SequenceConstruct", 11, infer_construct);
-  add("SequenceEmpty", 11, infer_empty);
-  add("SequenceInsert", 11, infer_insert);
-  add("SequenceErase", 11, infer_erase);
-  add("SequenceAt", 11, infer_at);
-  add("SequenceLength", 11, infer_length);
-  add("SplitToSequence", 11, infer_split);
-  add("ConcatFromSequence", 11, infer_concat);
-  add("SequenceMap", 17, infer_map);
-  add("Optional", 15, infer_optional);
-  add("OptionalHasElement", 15, infer_has_element);
-  add("OptionalGetElement", 15, infer_get_element);
+  register_on_values("SequenceConstruct", 11, infer_construct);
+  register_on_values("SequenceEmpty", 11, infer_empty);
+  register_on_values("SequenceInsert", 11, infer_insert);
+  register_on_values("SequenceErase", 11, infer_erase);
+  register_on_values("SequenceAt", 11, infer_at);
+  register_on_values("SequenceLength", 11, infer_length);
+  register_on_values("SplitToSequence", 11, infer_split);
+  register_on_values("ConcatFromSequence", 11, infer_concat);
+  register_on_values("SequenceMap", 17, infer_map);
+  register_on_values("Optional", 15, infer_optional);
+  register_on_values("OptionalHasElement", 15, infer_has_element);
+  register_on_values("OptionalGetElement", 15, infer_get_element);
   return true;
 }();
 
