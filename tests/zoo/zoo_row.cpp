@@ -203,7 +203,7 @@ void row(const fs::path& model, const fs::path& folder, Json& answer, std::strin
   Graph graph = read_model_file(model);
   answer["nodes"] = graph.nodes.size();
   step = "normal form";
-  optimize(graph);
+  normal_form(graph);
   answer["nodes_normal"] = graph.nodes.size();
   answer["parameters"] = graph.parameter_count();
   write_onnx(graph, folder / "normal.onnx", {.inline_below = std::uint64_t{1} << 30, .data_name = "normal.data"});
