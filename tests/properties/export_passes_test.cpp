@@ -126,7 +126,7 @@ Graph merged_attention(bool kept) {
   const auto merged = [&](const std::string& x) { return s.op("Reshape", {x, s.list({6, 5, 4})}); };
   const auto q = merged(s.input("q", {2, 3, 5, 4})), k = merged(s.input("k", {2, 3, 5, 4})), v = merged(s.input("v", {2, 3, 5, 4}));
   const auto scores = s.op("Mul", {s.op("MatMul", {q, s.transposed(k, {0, 2, 1})}), s.scalar(0.5F)});
-  const auto bias = s.op("Reshape", {s.input("bias", {2, 3, 1, 5}), s.list({6, 1, 5})});
+  const auto bias = s.op("Reshape", {s.input("bias", {2, 3, 5}), s.list({6, 1, 5})});  // makes an axis, too
   const auto weights = s.op("Softmax", {s.op("Add", {scores, bias})}, {{"axis", std::int64_t{2}}});
   const auto y = s.op("Reshape", {s.op("MatMul", {weights, v}), s.list({2, 3, 5, 4})});
   return s.done(kept ? std::vector<std::string>{y, scores} : std::vector<std::string>{y});
@@ -138,6 +138,7 @@ TEST_CASE("merged-batch lets attention keep batch and heads apart") {
   auto graph = merged_attention(false);
   CHECK(apply("merged-batch", graph) == 6);
   CHECK(count(graph, "Reshape") == 0);
+  CHECK(count(graph, "Unsqueeze") == 1);
   optimize(graph);
   CHECK(count(graph, "MatMul") == 2);
   auto open = merged_attention(true);  // the merged scores are an output

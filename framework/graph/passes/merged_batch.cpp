@@ -16,11 +16,33 @@ namespace {
 /// The two lengths that a merged leading axis is made of.
 using Pair = std::array<Dim, 2>;
 
+/// A Reshape that merged them.
+struct Merge {
+  std::string source;  ///< what was merged
+  Pair pair;
+  std::vector<std::int64_t> missing;  ///< axes of length 1 that it made besides, counted with both leading axes
+};
+
+/// Where `longer` has a 1 that `shorter` lacks; nothing where they differ in more.
+std::optional<std::vector<std::int64_t>> inserted_ones(const Shape& shorter, const Shape& longer) {
+  std::vector<std::int64_t> at;
+  std::size_t next = 2;
+  for (std::size_t i = 1; i < longer.size(); ++i) {
+    if (next < shorter.size() && shorter[next] == longer[i])
+      ++next;
+    else if (longer[i] == Dim(1))
+      at.push_back(static_cast<std::int64_t>(i) + 1);
+    else
+      return std::nullopt;
+  }
+  return next == shorter.size() ? std::optional(at) : std::nullopt;
+}
+
 class MergedBatch {
  public:
   explicit MergedBatch(const Pattern& p) : p_(p) {
     for (const Node& node : p.graph.nodes)
-      if (auto pair = merged_by(node)) merges_.emplace(node.output(0), std::pair(node.inputs[0], *pair));
+      if (auto merge = merged_by(node)) merges_.emplace(node.output(0), std::move(*merge));
     inside_.resize(p.graph.nodes.size());
     // A node may stay only while all that reads it works on four axes, too: one that leaves may take others along.
     std::vector<bool> out(inside_.size(), false);
@@ -38,11 +60,12 @@ class MergedBatch {
   /// Rewrites the nodes in a copy of the pattern's graph. Returns how many.
   std::int64_t rewrite(Graph& graph) const {
     std::int64_t count = 0;
+    std::vector<Node> added;
     for (std::size_t i = 0; i < inside_.size(); ++i) {
       Node& node = graph.nodes[i];
       if (inside_[i]) {
         for (std::string& input : node.inputs)
-          if (const auto merge = merges_.find(input); merge != merges_.end()) input = merge->second.first;
+          if (const auto merge = merges_.find(input); merge != merges_.end()) input = source(graph, added, input, merge->second);
         if (node.op == "Softmax") node.attributes["axis"] = std::int64_t{-1};
         if (node.op == "Transpose") {
           std::vector<std::int64_t> permutation{0};
@@ -54,21 +77,42 @@ class MergedBatch {
         become(node, "Identity", {node.inputs[0]}, {});
       }
     }
+    graph.nodes.insert(graph.nodes.end(), added.begin(), added.end());
+    if (!added.empty()) graph.sort();
     return count;
   }
 
  private:
-  std::optional<Pair> merged_by(const Node& node) const {
+  /// What a merged value was made of, with the axes of length 1 that the Reshape had made besides.
+  static std::string source(Graph& graph, std::vector<Node>& added, const std::string& value, const Merge& merge) {
+    if (merge.missing.empty()) return merge.source;
+    const std::string name = "/" + value + "/Unsqueeze";
+    for (const Node& node : added)
+      if (node.name == name) return node.outputs[0];
+    const std::string axes = graph.fresh(value + ".axes");
+    graph.initializers[axes] =
+        Tensor::of<std::int64_t>(DType::i64, {static_cast<std::int64_t>(merge.missing.size())}, merge.missing);
+    Node node;
+    node.op = "Unsqueeze";
+    node.name = name;
+    node.inputs = {merge.source, axes};
+    node.outputs = {graph.fresh(value + ".apart")};
+    added.push_back(std::move(node));
+    return added.back().outputs[0];
+  }
+
+  std::optional<Merge> merged_by(const Node& node) const {
     if (node.op != "Reshape" || !node.domain.empty()) return std::nullopt;
     const Shape *in = p_.shape(node.inputs[0]), *out = p_.shape(node.output(0));
-    if (!in || !out || out->size() < 3 || in->size() != out->size() + 1) return std::nullopt;
-    if ((*in)[0] * (*in)[1] != (*out)[0] || !std::equal(in->begin() + 2, in->end(), out->begin() + 1)) return std::nullopt;
-    return Pair{(*in)[0], (*in)[1]};
+    if (!in || !out || out->size() < 3 || in->size() < 3 || (*in)[0] * (*in)[1] != (*out)[0]) return std::nullopt;
+    auto missing = inserted_ones(*in, *out);
+    if (!missing || (!missing->empty() && p_.graph.opset() < 13)) return std::nullopt;
+    return Merge{node.inputs[0], {(*in)[0], (*in)[1]}, std::move(*missing)};
   }
 
   /// The pair that a value's leading axis merges, as far as is known by now.
   const Pair* pair_of(const std::string& value) const {
-    if (const auto merge = merges_.find(value); merge != merges_.end()) return &merge->second.second;
+    if (const auto merge = merges_.find(value); merge != merges_.end()) return &merge->second.pair;
     const auto made = made_.find(value);
     return made == made_.end() ? nullptr : &made->second;
   }
@@ -134,8 +178,8 @@ class MergedBatch {
   }
 
   const Pattern& p_;
-  std::map<std::string, std::pair<std::string, Pair>> merges_;  // merged value → what was merged
-  std::map<std::string, Pair> made_;                            // outputs of nodes inside
+  std::map<std::string, Merge> merges_;  // by merged value
+  std::map<std::string, Pair> made_;     // outputs of nodes inside
   std::vector<bool> inside_;
 };
 
