@@ -62,10 +62,14 @@ void write_npy(const fs::path& file, const at::Tensor& value) {
 
 using Outputs = std::vector<std::vector<at::Tensor>>;  // by input, by number of the output
 
-Outputs run(const Graph& graph, const std::vector<TensorMap>& inputs) {
-  Session session(graph);
+Outputs run(const Graph& graph, const std::vector<TensorMap>& inputs, DType compute = DType::f32) {
+  SessionOptions options;
+  options.compute = compute;
+  Session session(graph, options);
   Outputs all;
-  for (const TensorMap& input : inputs) {
+  for (TensorMap input : inputs) {
+    for (auto& [name, value] : input)
+      if (value.is_floating_point()) value = value.to(scalar_type(compute));
     const TensorMap outputs = session.run(input);
     all.emplace_back();
     for (const Value& value : graph.outputs) all.back().push_back(outputs.at(value.name));
@@ -220,6 +224,7 @@ void row(const fs::path& model, const fs::path& folder, Json& answer, std::strin
   const Outputs whole = run(graph, inputs);
   write(whole, folder / "whole");
   answer["ran"] = true;
+  answer["rounding"] = difference(run(graph, inputs, DType::f64), whole);  // what f32 alone accounts for
   step = "training";
   answer["training"] = training_step(graph, inputs.front());
   step = "cut";
