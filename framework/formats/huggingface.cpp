@@ -13,6 +13,7 @@
 #include <set>
 
 #include "formats/decoder.h"
+#include "formats/folder_tokenizer.h"
 #include "formats/gguf_blocks.h"
 #include "formats/safetensors.h"
 #include "graph/op.h"
@@ -424,14 +425,10 @@ ImportedModel import_huggingface(const fs::path& folder) {
   model.graph = build_decoder(shape, weights, config.where());
   weights.check_all_used(shape.tied);
   weights.convert(model.graph);
-  if (const fs::path tokenizer = folder / "tokenizer.json"; fs::exists(tokenizer)) {
-    const MappedFile mapped(tokenizer);
-    const std::string_view json(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    model.tokenizer = Tokenizer::from_json(json, tokenizer.string());
-    if (static_cast<std::int64_t>(model.tokenizer->vocabulary()) > shape.vocabulary)
-      throw_invalid(fmt::format("the tokenizer has {} tokens, the embedding {}", model.tokenizer->vocabulary(), shape.vocabulary),
-                    tokenizer.string(), "it is another model's");
-  }
+  model.tokenizer = folder_tokenizer(folder);
+  if (model.tokenizer && static_cast<std::int64_t>(model.tokenizer->vocabulary()) > shape.vocabulary)
+    throw_invalid(fmt::format("the tokenizer has {} tokens, the embedding {}", model.tokenizer->vocabulary(), shape.vocabulary),
+                  folder.string(), "it is another model's");
   Graph& graph = model.graph;
   graph.metadata["espalier.task"] = "causal-lm";
   graph.metadata["source.format"] = "huggingface";
