@@ -7,11 +7,11 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "formats/bounds.h"
 #include "formats/decoder.h"
 #include "formats/folder_tokenizer.h"
 #include "formats/gguf_blocks.h"
@@ -75,8 +75,8 @@ Json read_json(const fs::path& file) {
   const auto size = fs::file_size(file, error);
   if (error) throw_invalid("the file cannot be read: " + error.message(), file.string(), "name a folder that holds a whole model");
   if (size > most) throw_unsupported(fmt::format("a JSON file of {} bytes", size), file.string());
-  std::ifstream stream(file);
-  Json json = Json::parse(stream, nullptr, false);
+  const MappedFile mapped(file);
+  Json json = parse_json({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, file.string());
   if (!json.is_object()) throw_invalid("this is no JSON object", file.string(), "the file is damaged");
   return json;
 }
@@ -416,8 +416,13 @@ std::string huggingface_families() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+Graph build_huggingface(const Json& config, DecoderWeights& weights, const std::string& where) {
+  return build_decoder(read_shape(Config(config, where)), weights, where);
+}
+
 ImportedModel import_huggingface(const fs::path& folder) {
-  const Config config(read_json(folder / "config.json"), (folder / "config.json").string());
+  const Json json = read_json(folder / "config.json");
+  const Config config(json, (folder / "config.json").string());
   const DecoderShape shape = read_shape(config);
   const SafetensorsFolder files(folder);
   SafetensorsWeights weights(files, folder.string());
@@ -433,6 +438,7 @@ ImportedModel import_huggingface(const fs::path& folder) {
   graph.metadata["espalier.task"] = "causal-lm";
   graph.metadata["source.format"] = "huggingface";
   graph.metadata["source.family"] = config.text("model_type", "");
+  graph.metadata["source.config"] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   graph.sort();
   graph.validate();
   infer(graph);
