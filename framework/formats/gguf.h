@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "formats/imported_model.h"
+#include "formats/weight_source.h"
 #include "graph/graph.h"
 
 namespace espalier {
@@ -48,6 +49,7 @@ class GgufFile {
 /// LLaMA-family GGUF → opset-23 graph with Hugging Face's scope names. Inputs input_ids, attention_mask, position_ids
 /// [batch, sequence] int64; output logits [batch, sequence, vocabulary] f32. Linear weights are stored [in, out] under
 /// "model.layers.N.mlp.down_proj.weight"; a head tied to the embedding is one initializer "model.embed_tokens.weight".
-ImportedModel import_gguf(const std::filesystem::path& file);
+/// Converted weights go to `store` where there is one.
+ImportedModel import_gguf(const std::filesystem::path& file, const TensorStore& store = {});
 
 }  // namespace espalier

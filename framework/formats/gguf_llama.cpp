@@ -42,11 +42,13 @@ DecoderShape read_shape(const GgufFile& file) {
   m.kv_heads = positive(file, "llama.attention.head_count_kv", m.heads);
   m.head_size = positive(file, "llama.attention.key_length", m.hidden / m.heads);
   m.positions = positive(file, "llama.context_length");
-  m.epsilon = metadata_number(file, "llama.attention.layer_norm_rms_epsilon", -1);
+  m.norm.epsilon = metadata_number(file, "llama.attention.layer_norm_rms_epsilon", -1);
   m.rotary.base = metadata_number(file, "llama.rope.freq_base", 10000.0);
   m.rotary_size = m.head_size;
+  m.rotary_pairs = true;
   const std::string& where = file.where();
-  if (!(m.epsilon > 0 && m.epsilon < 1)) throw_invalid("llama.attention.layer_norm_rms_epsilon is missing or not in (0, 1)", where);
+  if (!(m.norm.epsilon > 0 && m.norm.epsilon < 1))
+    throw_invalid("llama.attention.layer_norm_rms_epsilon is missing or not in (0, 1)", where);
   if (!(m.rotary.base > 1 && std::isfinite(m.rotary.base))) throw_invalid("llama.rope.freq_base is no number above 1", where);
   if (m.heads % m.kv_heads != 0) throw_invalid(fmt::format("{} heads cannot share {} key/value heads", m.heads, m.kv_heads), where);
   if (m.head_size % 2 != 0) throw_invalid(fmt::format("a head of {} elements has no rotary pairs", m.head_size), where);
@@ -83,9 +85,11 @@ std::string source_name(const std::string& name) {
   return fmt::format("blk.{}.{}.weight", name.substr(prefix.size(), dot - prefix.size()), parts.at(part));
 }
 
-class GgufWeights final : public DecoderWeights {
+class GgufWeights final : public WeightSource {
  public:
   explicit GgufWeights(const GgufFile& file) : file_(file) {}
+
+  bool has(const std::string& name) const override { return file_.tensor(source_name(name)) != nullptr; }
 
   void plain(const std::string& name, const std::vector<std::int64_t>& shape, double) override {
     const auto [entry, type] = tensor(source_name(name), shape);
@@ -94,23 +98,23 @@ class GgufWeights final : public DecoderWeights {
     });
   }
 
-  /// Rows of rotated heads lie with the pairs of each head interleaved, and are put back into halves, as rotate-half wants them.
-  void linear(const std::string& name, const std::string&, std::int64_t in, std::int64_t out, std::int64_t rotary_heads,
-              std::int64_t, std::int64_t) override {
+  /// The LLaMA family has no biases, and nothing inside another tensor.
+  void vector(const std::string& name, std::int64_t out, const Origin&) override { plain(name, {out}, 0); }
+
+  void linear(const std::string& name, std::int64_t in, std::int64_t out, const Origin& origin) override {
     const auto [entry, type] = tensor(source_name(name), {out, in});
-    jobs_.add(name, {in, out}, [entry = entry, type = type, in, out, rotary_heads](float* to) {
+    jobs_.add(name, {in, out}, [entry = entry, type = type, in, out, rows = origin.rows](float* to) {
       const std::size_t row_bytes = static_cast<std::size_t>(in) / type->block * type->bytes;
-      const std::int64_t size = rotary_heads ? out / rotary_heads : out, half = size / 2;
       const auto row = [&](std::int64_t number, float* values) {
-        const std::int64_t i = number % size, from = rotary_heads ? number - i + 2 * (i % half) + i / half : number;
-        type->dequantize(entry->bytes.data() + static_cast<std::size_t>(from) * row_bytes, static_cast<std::size_t>(in), values);
+        const auto from = static_cast<std::size_t>(rows.at(number)) * row_bytes;
+        type->dequantize(entry->bytes.data() + from, static_cast<std::size_t>(in), values);
       };
       transpose_rows(in, out, row, to);
     });
   }
 
   bool used(const std::string& source) const { return used_.contains(source); }
-  void convert(Graph& graph) { jobs_.run(graph); }
+  void convert(Graph& graph, const TensorStore& store) { jobs_.run(graph, store); }
 
  private:
   std::pair<const GgufFile::Entry*, const GgmlType*> tensor(const std::string& source, const std::vector<std::int64_t>& shape) {
@@ -128,20 +132,20 @@ class GgufWeights final : public DecoderWeights {
   std::set<std::string> used_;
 };
 
-Graph build(const GgufFile& file, const DecoderShape& shape) {
+Graph build(const GgufFile& file, const DecoderShape& shape, const TensorStore& store) {
   GgufWeights weights(file);
   Graph graph = build_decoder(shape, weights, file.where());
   for (const auto& entry : file.tensors())
     if (!weights.used(entry.name))
       throw_unsupported("tensor '" + entry.name + "' has no place in the LLaMA graph", file.where(),
                         "biases, rope factors and experts are not read");
-  weights.convert(graph);
+  weights.convert(graph, store);
   return graph;
 }
 
 }  // namespace
 
-ImportedModel import_gguf(const std::filesystem::path& path) {
+ImportedModel import_gguf(const std::filesystem::path& path, const TensorStore& store) {
   const GgufFile file = GgufFile::open(path);
   const std::string architecture = metadata_text(file, "general.architecture", "");
   if (architecture != "llama")
@@ -154,7 +158,7 @@ ImportedModel import_gguf(const std::filesystem::path& path) {
                   file.where(), "the file is damaged");
   }
   Graph& graph = model.graph;
-  graph = build(file, shape);
+  graph = build(file, shape, store);
   graph.metadata["espalier.task"] = "causal-lm";
   graph.metadata["source.format"] = "gguf";
   if (const auto licence = metadata_text(file, "general.license", ""); !licence.empty()) graph.metadata["licence"] = licence;

@@ -54,36 +54,52 @@ std::int64_t common(const std::vector<std::int64_t>& by_number, const char* what
   return common(layers, what, key, "cut all layers alike (pruner/heads with ranking = \"layer\")");
 }
 
-/// Writes down which tensors the builder asks for.
-class Asked final : public DecoderWeights {
+/// Writes down which tensors the builder asks for, under the graph's names.
+class Asked final : public WeightSource {
  public:
   std::map<std::string, SourceTensor> sources;
   std::map<std::string, std::vector<std::int64_t>> weights;  ///< shapes in the graph
 
+  bool has(const std::string&) const override { return true; }
   void plain(const std::string& name, const std::vector<std::int64_t>& shape, double add) override {
     weights[name] = shape;
     sources[name] = {shape, add, {{name, shape.empty() ? 1 : shape[0], false}}};
   }
-  void linear(const std::string& name, const std::string& source, std::int64_t in, std::int64_t out, std::int64_t,
-              std::int64_t first, std::int64_t rows) override {
+  void vector(const std::string& name, std::int64_t out, const Origin& origin) override {
+    weights[name] = {out};
+    piece(name, {origin.rows.all > 0 ? origin.rows.all : out}, out, origin, false);
+  }
+  void linear(const std::string& name, std::int64_t in, std::int64_t out, const Origin& origin) override {
     weights[name] = {in, out};
-    SourceTensor& tensor = sources[source];
-    tensor.shape = {rows > 0 ? rows : out, in};
+    piece(name, {origin.rows.all > 0 ? origin.rows.all : out, in}, out, origin, true);
+  }
+
+ private:
+  void piece(const std::string& name, std::vector<std::int64_t> shape, std::int64_t out, const Origin& origin, bool turned) {
+    // Interleaved rows, other orders within heads, [in, out] in the file: of families that no draft is made of.
+    if (origin.rows.block > 0 || origin.rows.head > 0 || origin.in_out)
+      throw_unsupported("the family keeps its rows in another order, which is not written", name);
+    const std::string& whole = origin.whole.empty() ? name : origin.whole;
+    SourceTensor& tensor = sources[whole];
+    tensor.shape = std::move(shape);
     std::int64_t before = 0;
-    for (const auto& piece : tensor.pieces) before += piece.rows;
-    if (before != first) throw Error(ErrorCode::internal, "rows are asked for out of order", source);
-    tensor.pieces.push_back({name, out, true});
+    for (const auto& other : tensor.pieces) before += other.rows;
+    if (before != origin.rows.first) throw Error(ErrorCode::internal, "rows are asked for out of order", whole);
+    tensor.pieces.push_back({name, out, turned});
   }
 };
 
 struct Built {
   Graph graph;
   Asked asked;
+  TensorNames names;
 };
 
 Built build(const Json& config) {
   Built built;
-  built.graph = build_huggingface(config, built.asked, kWhere);
+  BuiltModel model = build_huggingface(config, built.asked, kWhere);
+  built.graph = std::move(model.graph);
+  built.names = std::move(model.names);
   return built;
 }
 
@@ -172,7 +188,8 @@ class Planner {
             fmt::format("the weight is [{}] where config.json asks for [{}]", fmt::join(real, ", "), fmt::join(shape, ", ")), name,
             kOnnx);
     }
-    HuggingfacePlan plan{config, std::move(built.asked.sources)};
+    HuggingfacePlan plan{config, {}};
+    for (auto& [name, tensor] : built.asked.sources) plan.tensors[built.names.spellings(name).front()] = std::move(tensor);
     for (auto& [name, tensor] : plan.tensors)
       for (auto& piece : tensor.pieces) {
         piece.initializer = match.weights.at(piece.initializer);

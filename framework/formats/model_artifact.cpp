@@ -162,6 +162,19 @@ Artifact save_model(Context& context, const Graph& graph) {
   return artifact;
 }
 
+std::function<Tensor(Tensor)> into_store(Context& context) {
+  return [&context](Tensor tensor) {
+    if (tensor.bytes.size() < kInline) return tensor;
+    context.check_cancelled();
+    const BlobRef blob = context.put(tensor.bytes);
+    const MappedFile file = context.map(blob);
+    tensor.bytes = file.bytes();
+    tensor.owner = file.owner();
+    tensor.known = blob.digest;
+    return tensor;
+  };
+}
+
 std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact) {
   const std::string where = "tokenizer " + artifact.digest().hex().substr(0, 12);
   const auto blob = artifact.blobs.find(kTokenizer);

@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <string>
 
 #include "formats/tokenizer.h"
@@ -15,6 +16,10 @@ Graph load_model(const Context& context, const Artifact& artifact);
 /// "espalier.tokenizer" names by digest, saved before by this process or held by the model that was loaded, goes along as blob
 /// "tokenizer.json".
 Artifact save_model(Context& context, const Graph& graph);
+
+/// Puts tensors away in the store, mapped from there and with their digest known; small ones stay as they are. `context` must
+/// outlive it.
+std::function<Tensor(Tensor)> into_store(Context& context);
 
 /// Tokenizer artifacts: one blob "tokenizer.json".
 std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact);

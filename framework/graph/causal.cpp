@@ -139,9 +139,17 @@ bool has_past_inputs(const Graph& graph) {
 
 std::int64_t position_limit(const Graph& graph) {
   std::int64_t limit = 0;
+  std::map<std::string_view, std::int64_t> rows{{"position_ids", 0}};  // values that are positions, and the row of position 0
+  const auto cover = [&](const Tensor* table, std::int64_t first) {
+    if (table && table->shape.size() == 2 && (limit == 0 || table->shape[0] - first < limit)) limit = table->shape[0] - first;
+  };
   for (const Node& node : graph.nodes) {
-    const Tensor* table = node.op == "RotaryEmbedding" ? graph.initializer(node.input(1)) : nullptr;
-    if (table && table->shape.size() == 2 && (limit == 0 || table->shape[0] < limit)) limit = table->shape[0];
+    if (node.op == "RotaryEmbedding") cover(graph.initializer(node.input(1)), 0);
+    if (!rows.contains(node.input(node.op == "Gather" ? 1 : 0))) continue;
+    if (node.op == "Gather") cover(graph.initializer(node.input(0)), rows.at(node.input(1)));
+    const Tensor* more = node.op == "Add" ? graph.initializer(node.input(1)) : nullptr;
+    if (more && more->count() == 1 && more->dtype == DType::i64)
+      rows[node.output(0)] = rows.at(node.input(0)) + more->integers().front();
   }
   return limit;
 }

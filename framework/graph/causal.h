@@ -9,7 +9,7 @@ namespace espalier {
 bool is_causal_lm(const Graph& graph);
 /// It has past_key_values inputs already.
 bool has_past_inputs(const Graph& graph);
-/// Positions that every rotary table of the graph covers; 0 when it has none.
+/// Positions that every table of the graph covers, rotary or looked up by position_ids; 0 when it has none.
 std::int64_t position_limit(const Graph& graph);
 
 /// Adds past_key_values.N.key|value [batch, kv_heads, past, head] inputs and present.N.key|value outputs, N counting Attention

@@ -1,5 +1,6 @@
 // A language model and its tokenizer from one GGUF file.
 #include "formats/gguf.h"
+#include "formats/model_artifact.h"
 #include "sdk/plugin.h"
 
 namespace {
@@ -9,7 +10,8 @@ class GgufSource final : public espalier::Component {
   void run(espalier::Context& context) override {
     const auto path = context.params().path("path");
     context.progress({0, 0, "reading " + path.filename().string(), {}});
-    espalier::put_out(context, espalier::import_gguf(path), path, "convert the model with its vocabulary");
+    espalier::put_out(context, espalier::import_gguf(path, espalier::into_store(context)), path,
+                      "convert the model with its vocabulary");
   }
 };
 

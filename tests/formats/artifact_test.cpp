@@ -94,6 +94,24 @@ TEST_CASE("a model artifact gives the graph back, and unchanged tensors cost not
   CHECK(abuse::error_of([&] { load_model(context, broken); }).code() == ErrorCode::corrupt);
 }
 
+TEST_CASE("tensors put away in the store are mapped from it, small ones stay") {
+  const abuse::Folder folder;
+  tests::FolderContext context(folder / "store");
+  const auto store = into_store(context);
+  const Tensor large = store(Tensor::of<float>(DType::f32, {128, 128}, std::vector<float>(128 * 128, 0.5F)));
+  CHECK(context.written == 1);
+  REQUIRE(large.known);
+  CHECK(*large.known == sha256(large.bytes));
+  CHECK(large.as<float>()[77] == 0.5F);
+  const Tensor small = store(Tensor::of<float>(DType::f32, {2}, std::vector<float>{1, 2}));
+  CHECK(context.written == 1);
+  CHECK(small.as<float>()[1] == 2);
+  Graph graph;
+  graph.initializers["w"] = large;
+  save_model(context, graph);
+  CHECK(context.written == 2);  // the graph; the weight is there
+}
+
 TEST_CASE("a package holds the model's tokenizer, its files and what they are") {
   const abuse::Folder folder;
   tests::FolderContext context(folder / "store");

@@ -62,8 +62,8 @@ Shape_ with(const std::function<void(Shape_&)>& change) {
 }
 
 void like_gemma2(Shape_& s) {
-  s.norm = Shape_::Norm::rms_one;
-  s.activation = Shape_::Activation::gelu_tanh;
+  s.norm.kind = Norm::rms_one;
+  s.activation = Activation::gelu_tanh;
   s.embedding_scale = std::sqrt(static_cast<double>(s.hidden));
   s.tied = true;
   s.placement = Shape_::Placement::around;
@@ -84,7 +84,7 @@ std::vector<Case> cases() {
       {"llama", tiny_shape()},
       {"llama", with([](S& s) { s.tied = s.qkv_bias = s.out_bias = s.mlp_bias = true, s.rotary.base = 500000; })},
       {"llama", with([](S& s) { s.rotary.scaling.kind = RotaryScaling::Kind::linear, s.rotary.scaling.factor = 4; })},
-      {"mistral", with([](S& s) { s.heads = 3, s.kv_heads = 1, s.rotary.base = 12345, s.activation = S::Activation::gelu; })},
+      {"mistral", with([](S& s) { s.heads = 3, s.kv_heads = 1, s.rotary.base = 12345, s.activation = Activation::gelu; })},
       {"mistral", with([](S& s) {
          s.windows = {7, 7};
        })},
@@ -105,8 +105,8 @@ std::vector<Case> cases() {
          s.has_local = true, s.rotary.base = 1e6, s.local.base = 1e4;
        })},
       {"starcoder2", with([](S& s) {
-         s.norm = S::Norm::layer, s.gated = false, s.up_name = "c_fc", s.down_name = "c_proj";
-         s.qkv_bias = s.out_bias = s.mlp_bias = s.tied = true, s.activation = S::Activation::gelu_tanh;
+         s.norm.kind = Norm::layer, s.gated = false;
+         s.qkv_bias = s.out_bias = s.mlp_bias = s.tied = true, s.activation = Activation::gelu_tanh;
        })},
       {"mixtral", with([](S& s) {
          s.experts = 3, s.experts_used = 2, s.windows = {6, 6};

@@ -9,17 +9,19 @@
 namespace tests {
 
 /// Weights from a fixed sequence for whatever a decoder asks for.
-class AnyWeights final : public espalier::DecoderWeights {
+class AnyWeights final : public espalier::WeightSource {
  public:
   void plain(const std::string& name, const std::vector<std::int64_t>& shape, double add) override { make(name, shape, add); }
-  void linear(const std::string& name, const std::string&, std::int64_t in, std::int64_t out, std::int64_t, std::int64_t,
-              std::int64_t) override {
+  bool has(const std::string&) const override { return true; }
+  void vector(const std::string& name, std::int64_t out, const espalier::Origin&) override { make(name, {out}, 0); }
+  void linear(const std::string& name, std::int64_t in, std::int64_t out, const espalier::Origin&) override {
     make(name, {in, out}, 0);
   }
   std::map<std::string, espalier::Tensor> made;
 
  private:
   void make(const std::string& name, const std::vector<std::int64_t>& shape, double add) {
+    if (made.contains(name)) return;
     std::int64_t count = 1;
     for (const std::int64_t length : shape) count *= length;
     std::vector<float> values;
@@ -41,7 +43,7 @@ inline espalier::DecoderShape tiny_shape() {
   shape.head_size = shape.rotary_size = 8;
   shape.positions = 64;
   shape.vocabulary = 40;
-  shape.epsilon = 1e-5;
+  shape.norm.epsilon = 1e-5;
   return shape;
 }
 
