@@ -2,7 +2,6 @@
 #include <filesystem>
 #include <string>
 
-#include "formats/decoder.h"
 #include "formats/imported_model.h"
 #include "formats/tensor_names.h"
 #include "formats/weight_source.h"
@@ -16,9 +15,6 @@ namespace espalier {
 /// the files. Converted weights go to `store` where there is one. Throws Error(invalid_input) with file and key, Error(unsupported)
 /// by name.
 ImportedModel import_huggingface(const std::filesystem::path& folder, const TensorStore& store = {});
-
-/// The graph that import_huggingface() makes for a config.json, without weights: `weights` is asked for each. Throws as it does.
-Graph build_huggingface(const Json& config, DecoderWeights& weights, const std::string& where);
 
 /// The graph that import_huggingface() makes for a language model's config.json, without weights: `weights` is asked for each.
 struct BuiltModel {

@@ -41,7 +41,9 @@ Found find(const fs::path& path) {
 ImportedModel read(const Found& found) {
   if (found.format == "gguf") return import_gguf(found.path);
   if (found.format == "huggingface") return import_huggingface(found.path);
-  return {read_onnx(found.path), nullptr};
+  ImportedModel model;
+  model.graph = read_onnx(found.path);
+  return model;
 }
 
 }  // namespace
