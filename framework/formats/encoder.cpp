@@ -70,9 +70,11 @@ class Encoder {
   /// Rows of the table of positions, [sequence] or [batch, sequence].
   std::string positions() {
     const std::string scope = "/embeddings/positions";
-    w_.integer("position.zero", 0);
     w_.integer("position.one", 1);
-    if (!m_.padding) return w_.add(scope, "Range", {"position.zero", w_.length(scope, "input_ids"), "position.one"});
+    if (!m_.padding) {
+      w_.integer("position.zero", 0);
+      return w_.add(scope, "Range", {"position.zero", w_.length(scope, "input_ids"), "position.one"});
+    }
     w_.integer("position.padding", *m_.padding);
     const std::string equal = w_.add(scope, "Equal", {"input_ids", "position.padding"});
     const std::string token =
