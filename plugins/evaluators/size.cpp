@@ -2,8 +2,9 @@
 #include <optional>
 
 #include "formats/model_artifact.h"
-#include "formats/onnx.h"
+#include "formats/model_file.h"
 #include "formats/package.h"
+#include "formats/safetensors.h"
 #include "graph/op.h"
 #include "sdk/plugin.h"
 
@@ -84,6 +85,14 @@ double zero_share(const Graph& graph, Context& context) {
   return all > 0 ? static_cast<double>(zero) / static_cast<double>(all) : 0.0;
 }
 
+/// Weights as a file has them; its graph holds them wider.
+std::uint64_t stored_bytes(const Context& context, const std::string& name, const BlobRef& blob) {
+  const MappedFile file = context.map(blob);
+  std::uint64_t bytes = 0;
+  for (const auto& [tensor, value] : parse_safetensors(file.bytes(), file.owner(), name)) bytes += value.bytes.size();
+  return bytes;
+}
+
 /// Size and work of a model or a package: nothing is run.
 class Size final : public Component {
  public:
@@ -92,19 +101,20 @@ class Size final : public Component {
     if (model == context.has_input("package"))
       throw_invalid("give exactly one of model and package", "evaluator/size", "model = \"@stage\" or package = \"@stage\"");
     const Artifact& artifact = context.input(model ? "model" : "package");
-    std::uint64_t bytes = 0;
+    std::uint64_t bytes = 0, weights = 0;
     Json files = Json::array();
     for (const auto& [name, blob] : artifact.blobs) {
       bytes += blob.size;
       if (!model) files.push_back({name, blob.size});
+      if (!model && name.ends_with(".safetensors")) weights += stored_bytes(context, name, blob);
     }
-    const Graph graph = model ? load_model(context, artifact) : read_onnx(unpack(context, artifact) / "model.onnx");
+    const Graph graph = model ? load_model(context, artifact) : read_model_file(unpack(context, artifact));
 
     // One token without a past, or one input: every free dimension is 1, the past is 0.
     const Cost cost = total_cost(graph, infer(graph), {{"past", 0}});
     context.figure("size_bytes", static_cast<double>(bytes));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
-    context.figure("weight_bytes", static_cast<double>(graph.weight_bytes()));
+    context.figure("weight_bytes", static_cast<double>(weights > 0 ? weights : graph.weight_bytes()));
     context.figure("macs", cost.macs);
     context.figure("sparsity", zero_share(graph, context));
     if (!model) context.detail("files", {{"columns", {"file", "bytes"}}, {"rows", files}});
