@@ -16,7 +16,7 @@ Graph load_model(const Context& context, const Artifact& artifact);
 /// "tokenizer.json".
 Artifact save_model(Context& context, const Graph& graph);
 
-/// Tokenizer artifacts: one blob "tokenizer.json".
+/// Tokenizer artifacts: one blob "tokenizer.json". Loading throws Error(invalid_input) where a stage had none to give.
 std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact);
 Artifact save_tokenizer(Context& context, const Tokenizer& tokenizer);
 
