@@ -1,7 +1,7 @@
 # Set-up, build and test, for the launcher (a POSIX shell sources this). What is installed lies in $deps, a folder named after the
-# digest of dependencies.txt: clones share it, and a changed pin makes a new one.
+# digest of those lines of dependencies.txt that say what lies in it: clones share it, and a changed pin makes a new one.
 pins=$ESPALIER_ROOT/dependencies.txt
-deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(sha256sum <"$pins" | cut -c1-16)}
+deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(grep -E '^(site|data|headers|test) ' "$pins" | sha256sum | cut -c1-16)}
 ESPALIER_DEPS_DIR=$deps
 export ESPALIER_DEPS_DIR
 build_folder=$ESPALIER_ROOT/build/release

@@ -1,15 +1,10 @@
-#include <fmt/format.h>
-#include <unistd.h>
 #include <CLI/App.hpp>
 #include <CLI/Formatter.hpp>
 
-#include <cerrno>
-#include <cstring>
 #include <memory>
 
 #include "cli/command.h"
-#include "cli/table.h"
-#include "engine/installation.h"
+#include "engine/tool.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -45,18 +40,11 @@ int start(const Arguments& arguments, const CommonOptions& common) {
                         {"json", common.json},
                         {"quiet", common.quiet},
                         {"backends", backends()}};
-  const std::string worker = Installation::current().worker().string();
-  std::string tool = "--tool", name = "generate", text;
   try {
-    text = request.dump();
+    become_worker_tool("generate", request.dump());
   } catch (const Json::exception&) {
     throw_invalid("the prompt or the package's path is not UTF-8", "generate");
   }
-  char* const argv[] = {const_cast<char*>(worker.c_str()), tool.data(), name.data(), text.data(), nullptr};
-  ::execv(worker.c_str(), argv);
-  if (errno == E2BIG) throw_invalid("the prompt is too long for a command line", "generate --prompt", "shorten it to 100 kB");
-  throw Error(ErrorCode::resource, std::string("cannot start the worker: ") + std::strerror(errno), worker,
-              "build it: ./espalier build");
 }
 
 CommandAction set_up(CLI::App& app) {

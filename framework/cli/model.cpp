@@ -8,6 +8,7 @@
 
 #include "cli/command.h"
 #include "cli/groups_svg.h"
+#include "cli/model_convert.h"
 #include "cli/table.h"
 #include "engine/tool.h"
 #include "sdk/error.h"
@@ -133,7 +134,7 @@ CommandAction set_up(CLI::App& app) {
   app.require_subcommand(1);
   const auto part = [&](const char* name, const char* help, Part action) {
     CLI::App* sub = app.add_subcommand(name, help);
-    sub->add_option("FILE", arguments->file, "a model: .onnx, .gguf, or a folder with a model.onnx")->required();
+    sub->add_option("FILE", arguments->file, "a model: .onnx, .gguf, an exported folder, or a Hugging Face directory")->required();
     sub->callback([chosen, action] { *chosen = action; });
     sub->fallthrough();
     return sub;
@@ -148,22 +149,19 @@ CommandAction set_up(CLI::App& app) {
       ->required()
       ->type_name("DIR");
   running->add_option("--threads", arguments->threads, "threads (2)")->type_name("N")->check(CLI::Range(1, 1024));
-  CLI::App* convert = app.add_subcommand("convert", "(not there yet) write a model in another format");
-  convert->allow_extras();
-  convert->callback([chosen] {
-    *chosen = [](const Arguments&, const CommonOptions&) {
-      fmt::print(stderr, "espalier: \"model convert\" is not there yet; `espalier export` writes ONNX files\n");
-      return 2;
-    };
-  });
-  return [arguments, chosen](const CommonOptions& common) { return (*chosen)(*arguments, common); };
+  CLI::App* convert = app.add_subcommand("convert", "write a model in another format");
+  convert->set_help_flag("-h,--help", "this text");
+  convert->fallthrough();
+  const CommandAction converting = set_up_convert(*convert);
+  return [=](const CommonOptions& common) { return convert->parsed() ? converting(common) : (*chosen)(*arguments, common); };
 }
 
-const RegisterCommand registered{{"model",
-                                  "look at a model file, list what can be cut, run it",
-                                  {"espalier model info model.onnx", "espalier model groups model.gguf --svg groups.svg",
-                                   "espalier model run model.onnx --input x=x.npy --out out/"},
-                                  set_up}};
+const RegisterCommand registered{
+    {"model",
+     "look at a model file, list what can be cut, run it, write it in another format",
+     {"espalier model info model.onnx", "espalier model groups model.gguf --svg groups.svg",
+      "espalier model run model.onnx --input x=x.npy --out out/", "espalier model convert model.gguf model/"},
+     set_up}};
 
 }  // namespace
 }  // namespace espalier

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstring>
 
 #include "engine/installation.h"
 #include "sdk/error.h"
@@ -55,6 +56,15 @@ std::string run_worker_tool(const std::string& name, const std::string& argument
   if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || printed.size() >= kMost)
     throw Error(ErrorCode::failed, "the worker's tool \"" + name + "\" failed; its message is above", worker);
   return printed;
+}
+
+void become_worker_tool(const std::string& name, const std::string& argument) {
+  std::string worker = Installation::current().worker().string(), tool = "--tool", which = name, text = argument;
+  char* const arguments[] = {worker.data(), tool.data(), which.data(), text.data(), nullptr};
+  ::execv(worker.c_str(), arguments);
+  if (errno == E2BIG) throw_invalid("the text is too long for a command line", name, "shorten it to 100 kB");
+  throw Error(ErrorCode::resource, std::string("cannot start the worker: ") + std::strerror(errno), worker,
+              "build it: ./espalier build");
 }
 
 }  // namespace espalier

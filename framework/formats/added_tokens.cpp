@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <array>
 
+#include "formats/tokenizer_part.h"
 #include "formats/unicode.h"
 #include "formats/utf8.h"
 #include "sdk/error.h"
 
 namespace espalier {
 namespace {
-
-constexpr const char* kDamaged = "the tokenizer is damaged";
 
 bool flag(const Json& entry, const char* key) {
   const auto found = entry.find(key);
@@ -42,13 +41,13 @@ std::size_t spaces_after(std::string_view text) {
 
 }  // namespace
 
-AddedTokens::AddedTokens(const Json& list, bool normalized, const std::string& where) {
+AddedTokens::AddedTokens(const Json& list, bool normalized, const Normalizer* normalizer, const std::string& where) {
   if (list.is_null()) return;
-  if (!list.is_array()) throw_invalid("added_tokens is no list", where, kDamaged);
+  if (!list.is_array()) throw_invalid("added_tokens is no list", where, kDamagedTokenizer);
   for (const Json& entry : list) {
     if (!entry.is_object() || !entry.contains("content") || !entry["content"].is_string() || !entry.contains("id") ||
         !entry["id"].is_number_integer() || entry["id"].get<std::int64_t>() < 0 || entry["id"].get<std::int64_t>() > INT32_MAX) {
-      throw_invalid("an added token lacks its content or id", where, kDamaged);
+      throw_invalid("an added token lacks its content or id", where, kDamagedTokenizer);
     }
     if (flag(entry, "normalized") != normalized) continue;
     Token token;
@@ -59,11 +58,18 @@ AddedTokens::AddedTokens(const Json& list, bool normalized, const std::string& w
     token.lstrip = flag(entry, "lstrip");
     token.rstrip = flag(entry, "rstrip");
     if (const auto role = entry.find("role"); role != entry.end() && role->is_string()) token.role = role->get<std::string>();
-    if (token.content.empty()) continue;  // matches nothing, there as here
-    if (!by_content_.emplace(token.content, tokens_.size()).second)
-      throw_invalid("added token '" + token.content + "' appears twice", where, kDamaged);
-    auto& lengths = lengths_[token.content[0]];
-    if (std::find(lengths.begin(), lengths.end(), token.content.size()) == lengths.end()) lengths.push_back(token.content.size());
+    token.found_as = token.content;
+    if (normalized && normalizer) {
+      NormalizedText text{token.content};
+      normalizer->apply(text);
+      token.found_as = std::move(text.text);
+    }
+    if (token.found_as.empty()) continue;  // matches nothing, there as here
+    const std::size_t length = token.found_as.size();
+    if (!by_text_.emplace(token.found_as, tokens_.size()).second)
+      throw_invalid("added token '" + token.content + "' appears twice", where, kDamagedTokenizer);
+    auto& lengths = lengths_[token.found_as[0]];
+    if (std::find(lengths.begin(), lengths.end(), length) == lengths.end()) lengths.push_back(length);
     tokens_.push_back(std::move(token));
   }
   for (auto& [first, lengths] : lengths_) std::sort(lengths.rbegin(), lengths.rend());
@@ -74,7 +80,7 @@ const AddedTokens::Token* AddedTokens::longest_at(std::string_view rest) const {
   if (lengths == lengths_.end()) return nullptr;
   for (const std::size_t length : lengths->second) {
     if (length > rest.size()) continue;
-    if (const auto found = by_content_.find(rest.substr(0, length)); found != by_content_.end()) return &tokens_[found->second];
+    if (const auto found = by_text_.find(rest.substr(0, length)); found != by_text_.end()) return &tokens_[found->second];
   }
   return nullptr;
 }
@@ -90,7 +96,7 @@ std::vector<AddedTokens::Piece> AddedTokens::split(std::string_view text, bool s
       ++at;
       continue;
     }
-    std::size_t from = at, to = at + token->content.size();
+    std::size_t from = at, to = at + token->found_as.size();
     at = to;
     if (token->special && !special) continue;
     if (token->single_word) {
@@ -98,7 +104,7 @@ std::vector<AddedTokens::Piece> AddedTokens::split(std::string_view text, bool s
                           (to < text.size() && is_word_character(first_point(text.substr(to))));
       if (joined) continue;
     }
-    if (token->lstrip) from = std::max(begin, from - spaces_before(text.substr(0, from)));
+    if (token->lstrip) from -= spaces_before(text.substr(begin, from - begin));
     if (token->rstrip) to += spaces_after(text.substr(to));
     if (begin < from) pieces.push_back({text.substr(begin, from - begin), -1});
     pieces.push_back({text.substr(from, to - from), token->id});

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "formats/normalizers.h"
 #include "sdk/artifact.h"
 
 namespace espalier {
@@ -14,12 +15,14 @@ class AddedTokens {
  public:
   struct Token {
     std::string content;
+    std::string found_as;  ///< its text, normalized where the text that it is looked for in is
     std::int32_t id = 0;
     bool special = false, single_word = false, lstrip = false, rstrip = false;
     std::string role;  ///< our own key: "bos", "eos", "bos eos"; other readers ignore it
   };
-  /// The entries whose "normalized" is `normalized`: readers look for the others first, in the whole text.
-  AddedTokens(const Json& list, bool normalized, const std::string& where);
+  /// The entries whose "normalized" is `normalized`: readers look for the others first, in the whole text, and for these in what
+  /// `normalizer` (which may be null) makes of the rest.
+  AddedTokens(const Json& list, bool normalized, const Normalizer* normalizer, const std::string& where);
 
   const std::vector<Token>& tokens() const { return tokens_; }
   /// Text between tokens has id -1. `special`: special tokens count too.
@@ -33,7 +36,7 @@ class AddedTokens {
   const Token* longest_at(std::string_view rest) const;
 
   std::vector<Token> tokens_;
-  std::map<std::string, std::size_t, std::less<>> by_content_;
+  std::map<std::string, std::size_t, std::less<>> by_text_;
   std::map<char, std::vector<std::size_t>> lengths_;  // first byte → lengths that occur, longest first
 };
 

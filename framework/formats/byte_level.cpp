@@ -35,9 +35,13 @@ const Alphabet& alphabet() {
 
 char32_t byte_character(unsigned char byte) { return alphabet().character[byte]; }
 
+void append_byte_characters(std::string& text, std::string_view bytes) {
+  for (const char b : bytes) append_utf8(text, byte_character(static_cast<unsigned char>(b)));
+}
+
 std::string to_byte_characters(std::string_view bytes) {
   std::string out;
-  for (const char b : bytes) append_utf8(out, byte_character(static_cast<unsigned char>(b)));
+  append_byte_characters(out, bytes);
   return out;
 }
 

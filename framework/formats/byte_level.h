@@ -9,6 +9,7 @@ namespace espalier {
 /// the others for U+0100 and following in order.
 char32_t byte_character(unsigned char byte);
 std::string to_byte_characters(std::string_view bytes);
+void append_byte_characters(std::string& text, std::string_view bytes);
 /// The bytes that a token's text stands for; nothing when it holds a character outside the alphabet.
 std::optional<std::string> from_byte_characters(std::string_view text);
 

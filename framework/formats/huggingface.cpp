@@ -7,12 +7,13 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "formats/bounds.h"
 #include "formats/decoder.h"
+#include "formats/folder_tokenizer.h"
 #include "formats/gguf_blocks.h"
 #include "formats/safetensors.h"
 #include "graph/op.h"
@@ -74,8 +75,8 @@ Json read_json(const fs::path& file) {
   const auto size = fs::file_size(file, error);
   if (error) throw_invalid("the file cannot be read: " + error.message(), file.string(), "name a folder that holds a whole model");
   if (size > most) throw_unsupported(fmt::format("a JSON file of {} bytes", size), file.string());
-  std::ifstream stream(file);
-  Json json = Json::parse(stream, nullptr, false);
+  const MappedFile mapped(file);
+  Json json = parse_json({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, file.string());
   if (!json.is_object()) throw_invalid("this is no JSON object", file.string(), "the file is damaged");
   return json;
 }
@@ -415,8 +416,13 @@ std::string huggingface_families() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
+Graph build_huggingface(const Json& config, DecoderWeights& weights, const std::string& where) {
+  return build_decoder(read_shape(Config(config, where)), weights, where);
+}
+
 ImportedModel import_huggingface(const fs::path& folder) {
-  const Config config(read_json(folder / "config.json"), (folder / "config.json").string());
+  const Json json = read_json(folder / "config.json");
+  const Config config(json, (folder / "config.json").string());
   const DecoderShape shape = read_shape(config);
   const SafetensorsFolder files(folder);
   SafetensorsWeights weights(files, folder.string());
@@ -424,18 +430,15 @@ ImportedModel import_huggingface(const fs::path& folder) {
   model.graph = build_decoder(shape, weights, config.where());
   weights.check_all_used(shape.tied);
   weights.convert(model.graph);
-  if (const fs::path tokenizer = folder / "tokenizer.json"; fs::exists(tokenizer)) {
-    const MappedFile mapped(tokenizer);
-    const std::string_view json(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    model.tokenizer = Tokenizer::from_json(json, tokenizer.string());
-    if (static_cast<std::int64_t>(model.tokenizer->vocabulary()) > shape.vocabulary)
-      throw_invalid(fmt::format("the tokenizer has {} tokens, the embedding {}", model.tokenizer->vocabulary(), shape.vocabulary),
-                    tokenizer.string(), "it is another model's");
-  }
+  model.tokenizer = folder_tokenizer(folder);
+  if (model.tokenizer && static_cast<std::int64_t>(model.tokenizer->vocabulary()) > shape.vocabulary)
+    throw_invalid(fmt::format("the tokenizer has {} tokens, the embedding {}", model.tokenizer->vocabulary(), shape.vocabulary),
+                  folder.string(), "it is another model's");
   Graph& graph = model.graph;
   graph.metadata["espalier.task"] = "causal-lm";
   graph.metadata["source.format"] = "huggingface";
   graph.metadata["source.family"] = config.text("model_type", "");
+  graph.metadata["source.config"] = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   graph.sort();
   graph.validate();
   infer(graph);

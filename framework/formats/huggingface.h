@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <string>
 
+#include "formats/decoder.h"
 #include "formats/imported_model.h"
 
 namespace espalier {
@@ -12,6 +13,9 @@ namespace espalier {
 /// leave the folder, every size is checked against the files. Throws Error(invalid_input) with file and key, Error(unsupported) by
 /// name.
 ImportedModel import_huggingface(const std::filesystem::path& folder);
+
+/// The graph that import_huggingface() makes for a config.json, without weights: `weights` is asked for each. Throws as it does.
+Graph build_huggingface(const Json& config, DecoderWeights& weights, const std::string& where);
 
 /// "gemma, gemma2, …": values of `model_type`.
 std::string huggingface_families();

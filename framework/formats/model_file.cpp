@@ -3,28 +3,67 @@
 #include <fstream>
 
 #include "formats/gguf.h"
+#include "formats/huggingface.h"
 #include "formats/onnx.h"
 #include "sdk/error.h"
 
 namespace espalier {
+namespace {
 
-Graph read_model_file(const std::filesystem::path& path, std::string* format) {
+namespace fs = std::filesystem;
+
+struct Found {
+  fs::path path;
+  std::string format;
+};
+
+Found find(const fs::path& path) {
   std::error_code error;
-  const auto status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) throw_invalid("there is no such file", path.string());
-  std::filesystem::path file = path;
-  if (std::filesystem::is_directory(status)) {
+  const auto status = fs::status(path, error);
+  if (!fs::exists(status)) throw_invalid("there is no such file", path.string());
+  fs::path file = path;
+  if (fs::is_directory(status)) {
     file /= "model.onnx";
-    if (!std::filesystem::is_regular_file(file, error))
-      throw_invalid("the folder holds no model.onnx", path.string(), "name a file, or a folder that `espalier export` wrote");
+    if (!fs::is_regular_file(file, error)) {
+      if (fs::is_regular_file(path / "config.json", error)) return {path, "huggingface"};
+      throw_invalid("the folder holds no model.onnx and no config.json", path.string(),
+                    "name a file, a folder that `espalier export` wrote, or a Hugging Face directory");
+    }
   }
   char magic[4] = {};
   std::ifstream(file, std::ios::binary).read(magic, sizeof magic);
-  const bool gguf = std::string_view(magic, sizeof magic) == "GGUF";
-  if (!gguf && file.extension() != ".onnx")
-    throw_unsupported("this is no model file that is read", file.string(), "files of ONNX (.onnx) and GGUF are");
-  if (format) *format = gguf ? "gguf" : "onnx";
-  return gguf ? import_gguf(file).graph : read_onnx(file);
+  if (std::string_view(magic, sizeof magic) == "GGUF") return {file, "gguf"};
+  if (file.extension() == ".onnx") return {file, "onnx"};
+  throw_unsupported("this is no model file that is read", file.string(),
+                    "files of ONNX (.onnx) and GGUF, and Hugging Face directories are");
+}
+
+ImportedModel read(const Found& found) {
+  if (found.format == "gguf") return import_gguf(found.path);
+  if (found.format == "huggingface") return import_huggingface(found.path);
+  return {read_onnx(found.path), nullptr};
+}
+
+}  // namespace
+
+Graph read_model_file(const fs::path& path, std::string* format) {
+  const Found found = find(path);
+  if (format) *format = found.format;
+  return read(found).graph;
+}
+
+ImportedModel read_model_and_tokenizer(const fs::path& path, std::string* format) {
+  const Found found = find(path);
+  if (format) *format = found.format;
+  ImportedModel model = read(found);
+  const fs::path beside = found.path.parent_path() / "tokenizer.json";
+  std::error_code error;
+  if (found.format == "onnx" && fs::is_regular_file(beside, error)) {
+    const MappedFile mapped(beside);
+    model.tokenizer =
+        Tokenizer::from_json({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, beside.string());
+  }
+  return model;
 }
 
 }  // namespace espalier

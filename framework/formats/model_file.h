@@ -2,12 +2,15 @@
 #include <filesystem>
 #include <string>
 
-#include "graph/graph.h"
+#include "formats/imported_model.h"
 
 namespace espalier {
 
-/// A model from a file of any format that is read: .onnx, .gguf, or a folder with a model.onnx (an exported model, a package).
-/// `format` gets "onnx" or "gguf". Throws Error(invalid_input) for what is none of them.
+/// A model from a file of any format that is read: .onnx, .gguf, a folder with a model.onnx (an exported model, a package) or a
+/// Hugging Face directory. `format` gets "onnx", "gguf" or "huggingface". Throws Error(invalid_input) for what is none of them.
 Graph read_model_file(const std::filesystem::path& path, std::string* format = nullptr);
+
+/// The same with its tokenizer: from within the format, or for ONNX a tokenizer.json beside the file; none where there is none.
+ImportedModel read_model_and_tokenizer(const std::filesystem::path& path, std::string* format = nullptr);
 
 }  // namespace espalier

@@ -29,6 +29,8 @@ Graph parse_onnx(std::span<const std::byte> bytes, std::shared_ptr<const void> o
 struct OnnxWriteOptions {
   std::uint64_t inline_below = 1024;     ///< initializers smaller than this stay inside the .onnx file
   std::string data_name = "model.data";  ///< page-aligned external data beside it
+  /// Called while the external data is written, with its bytes so far and in all; what it throws ends the writing.
+  std::function<void(std::uint64_t done, std::uint64_t all)> progress = {};
 };
 /// Writes FILE and, where needed, one page-aligned external data file beside it. Byte-stable: the same graph gives the same bytes.
 /// Works past 2 GB. Written aside and renamed; nothing half-written stays.

@@ -1,13 +1,11 @@
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-#include <unistd.h>
 
-#include <cerrno>
 #include <climits>
-#include <cstring>
+#include <optional>
 
+#include "formats/file_aside.h"
 #include "formats/onnx.h"
 #include "formats/onnx_tensor.h"
 #include "onnx/onnx-ml.pb.h"
@@ -17,6 +15,7 @@ namespace espalier {
 namespace {
 
 constexpr std::uint64_t kPage = 4096;
+constexpr std::size_t kPiece = 16 << 20;  // what is written between two reports of progress
 constexpr std::int64_t kOldestIr = 3;
 
 /// Where an initializer's bytes lie outside the message; an empty location means inside.
@@ -148,54 +147,6 @@ std::string serialize(const Graph& graph, const Placement& place) {
   return out;
 }
 
-/// A file that appears under its name only when commit() says so.
-class FileAside {
- public:
-  explicit FileAside(std::filesystem::path target)
-      : target_(std::move(target)), aside_(target_.string() + fmt::format(".part-{}", ::getpid())) {
-    fd_ = ::open(aside_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd_ < 0) fail("cannot be written");
-  }
-  FileAside(const FileAside&) = delete;
-  ~FileAside() {
-    if (fd_ >= 0) ::close(fd_);
-    if (!committed_) ::unlink(aside_.c_str());
-  }
-
-  void write(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t n = ::write(fd_, bytes.data(), std::min<std::size_t>(bytes.size(), 1U << 30));
-      if (n < 0 && errno == EINTR) continue;
-      if (n <= 0) fail("cannot be written");
-      bytes = bytes.subspan(static_cast<std::size_t>(n));
-      at_ += static_cast<std::uint64_t>(n);
-    }
-  }
-  void pad_to(std::uint64_t offset) {
-    static const std::array<std::byte, kPage> zeros{};
-    write(std::span(zeros).first(offset - at_));
-  }
-  void finish() {
-    if (::fsync(fd_) != 0) fail("cannot be written");
-    if (::close(std::exchange(fd_, -1)) != 0) fail("cannot be written");
-  }
-  void commit() {
-    if (::rename(aside_.c_str(), target_.c_str()) != 0) fail("cannot be put in place");
-    committed_ = true;
-  }
-
- private:
-  [[noreturn]] void fail(const char* what) const {
-    throw Error(ErrorCode::resource, fmt::format("{}: {}", what, std::strerror(errno)), target_.string(),
-                "is the folder writable, the disk full?");
-  }
-
-  std::filesystem::path target_, aside_;
-  int fd_ = -1;
-  std::uint64_t at_ = 0;
-  bool committed_ = false;
-};
-
 bool goes_outside(const Tensor& tensor, std::uint64_t inline_below) {
   return tensor.dtype != DType::string && tensor.bytes.size() >= std::max<std::uint64_t>(inline_below, 1);
 }
@@ -228,13 +179,19 @@ void write_onnx(const Graph& graph, const std::filesystem::path& file, const Onn
     data.emplace(file.parent_path() / options.data_name);
     for (const auto& [name, offset] : offsets) {
       data->pad_to(offset);
-      data->write(graph.initializers.at(name).bytes);
+      for (std::span<const std::byte> rest = graph.initializers.at(name).bytes; !rest.empty();) {
+        const std::size_t piece = std::min<std::size_t>(rest.size(), kPiece);
+        data->write(rest.first(piece));
+        rest = rest.subspan(piece);
+        if (options.progress) options.progress(data->size(), end);
+      }
     }
     data->finish();
   }
   FileAside model(file);
   model.write(std::as_bytes(std::span(message)));
   model.finish();
+  if (options.progress) options.progress(end, end);
   if (data) data->commit();
   model.commit();
 }

@@ -1,33 +1,43 @@
 #pragma once
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "formats/unicode.h"
 #include "sdk/artifact.h"
 
 namespace espalier {
 
-/// The "pre_tokenizer" of a byte-level tokenizer.json: cuts text into the words within which pairs are merged.
+/// The "pre_tokenizer" of a tokenizer.json: cuts text into the words within which the model looks for tokens. Immutable, usable
+/// from many threads.
 class PreTokenizer {
  public:
-  /// Throws Error(unsupported) naming the first part that is not read, or when no ByteLevel ends the sequence.
+  /// A stretch of text, not empty; `origin`: how many of its first bytes stand for the whole text's first character.
+  struct Piece {
+    std::string_view text;
+    std::size_t origin = 0;
+  };
+  using Sink = std::function<void(const Piece& piece)>;
+  /// Cuts a piece into pieces, which may hold other text than it.
+  class Step {
+   public:
+    virtual ~Step() = default;
+    virtual void cut(const Piece& piece, const Sink& next) const = 0;
+  };
+
+  /// Null cuts nothing. Throws Error(unsupported) naming the first part that is not read, Error(invalid_input) for a damaged one.
   PreTokenizer(const Json& json, const std::string& where);
   /// Calls `word` for every word, in order. The text must be valid UTF-8.
-  void each(std::string_view text, const std::function<void(std::string_view word)>& word) const;
+  void each(const Piece& text, const Sink& word) const;
+  /// Whether two parts of a text, cut after a newline between visible ASCII characters, have the words of the whole.
+  bool cuts_at_newlines() const { return cuts_at_newlines_; }
 
  private:
-  struct Step {
-    std::vector<Pattern> pattern;  ///< none (nothing is cut) or one
-    bool keep_matches = true, keep_rest = true;
-    bool prefix_space = false;  ///< a space goes before every piece that begins with none
-  };
-  void add(const Json& json, const std::string& where);
-  void apply(std::size_t step, std::string_view text, const std::function<void(std::string_view)>& word) const;
+  void apply(std::size_t step, const Piece& piece, const Sink& word) const;
 
-  std::vector<Step> steps_;
-  bool byte_level_ = false;
+  std::vector<std::unique_ptr<Step>> steps_;
+  bool cuts_at_newlines_ = false;
 };
 
 }  // namespace espalier

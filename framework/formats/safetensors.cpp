@@ -126,22 +126,16 @@ std::map<std::string, Tensor> parse_safetensors(std::span<const std::byte> bytes
   return tensors;
 }
 
-std::vector<std::byte> write_safetensors(const std::map<std::string, Tensor>& tensors,
-                                         const std::map<std::string, std::string>& metadata) {
-  // Wide elements first keeps every tensor aligned without holes.
-  std::vector<const std::pair<const std::string, Tensor>*> order;
-  for (const auto& entry : tensors) order.push_back(&entry);
-  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return bits(a->second.dtype) > bits(b->second.dtype); });
-
+std::vector<std::byte> safetensors_header(const std::vector<SafetensorsEntry>& entries,
+                                          const std::map<std::string, std::string>& metadata) {
   Json header = Json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   std::uint64_t at = 0;
-  for (const auto* entry : order) {
-    const auto& [name, tensor] = *entry;
+  for (const auto& [name, dtype, shape] : entries) {
     if (name == "__metadata__") throw_invalid("a tensor may not be named __metadata__ in safetensors");
-    header[name] = {
-        {"dtype", name_of(tensor.dtype, name)}, {"shape", tensor.shape}, {"data_offsets", {at, at + tensor.bytes.size()}}};
-    at += tensor.bytes.size();
+    const std::uint64_t end = at + byte_size(dtype, checked_count(shape, "tensor '" + name + "'", {}));
+    header[name] = {{"dtype", name_of(dtype, name)}, {"shape", shape}, {"data_offsets", {at, end}}};
+    at = end;
   }
   std::string text;
   try {
@@ -150,16 +144,23 @@ std::vector<std::byte> write_safetensors(const std::map<std::string, Tensor>& te
     throw_invalid("a tensor's name or a metadata text is not UTF-8, which safetensors demands");
   }
   text.append((8 - text.size() % 8) % 8, ' ');
-  std::vector<std::byte> out(8 + text.size() + at);
+  std::vector<std::byte> out(8 + text.size());
   const std::uint64_t length = text.size();
   std::memcpy(out.data(), &length, 8);
   std::memcpy(out.data() + 8, text.data(), text.size());
-  std::byte* to = out.data() + 8 + text.size();
-  for (const auto* entry : order) {
-    const auto& bytes = entry->second.bytes;
-    if (!bytes.empty()) std::memcpy(to, bytes.data(), bytes.size());
-    to += bytes.size();
-  }
+  return out;
+}
+
+std::vector<std::byte> write_safetensors(const std::map<std::string, Tensor>& tensors,
+                                         const std::map<std::string, std::string>& metadata) {
+  // Wide elements first keeps every tensor aligned without holes.
+  std::vector<const std::pair<const std::string, Tensor>*> order;
+  for (const auto& entry : tensors) order.push_back(&entry);
+  std::stable_sort(order.begin(), order.end(), [](auto* a, auto* b) { return bits(a->second.dtype) > bits(b->second.dtype); });
+  std::vector<SafetensorsEntry> entries;
+  for (const auto* entry : order) entries.push_back({entry->first, entry->second.dtype, entry->second.shape});
+  std::vector<std::byte> out = safetensors_header(entries, metadata);
+  for (const auto* entry : order) out.insert(out.end(), entry->second.bytes.begin(), entry->second.bytes.end());
   return out;
 }
 

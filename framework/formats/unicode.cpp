@@ -1,124 +1,62 @@
 #include "formats/unicode.h"
 
-#include <fmt/format.h>
+#include <unicode/uchar.h>
+
+#include <algorithm>
+#include <iterator>
 
 #include "formats/utf8.h"
-#include "sdk/error.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 
 namespace espalier {
 namespace {
 
-// What one match may cost; a pattern from a hostile file can otherwise run for ever.
-constexpr std::uint32_t kMatchLimit = 50'000'000;
-constexpr std::uint32_t kHeapLimitKiB = 256 * 1024;
-constexpr std::size_t kMaxPattern = 64 * 1024;
+struct Range {
+  char32_t first, last;
+};
 
-// PCRE's \s also takes U+180E, which Unicode moved out of White_Space.
-constexpr std::string_view kSpace = R"(\x09-\x0d\x20\x85\xa0\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000})";
-
-// Letters and numbers of Unicode 15 and 16 (DerivedGeneralCategory.txt), for a PCRE built with the tables of Unicode 14: the ids of
-// a text may not depend on the machine. Oniguruma, which Hugging Face's tokenizers use, has those of Unicode 16.
-constexpr std::string_view kNewLetters =
-    R"(\x{1c89}-\x{1c8a}\x{a7cb}-\x{a7cd}\x{a7da}-\x{a7dc}\x{105c0}-\x{105f3}\x{10d4a}-\x{10d65}\x{10d6f}-\x{10d85})"
-    R"(\x{10ec2}-\x{10ec4}\x{1123f}-\x{11240}\x{11380}-\x{11389}\x{1138b}\x{1138e}\x{11390}-\x{113b5}\x{113b7})"
-    R"(\x{113d1}\x{113d3}\x{11bc0}-\x{11be0}\x{11f02}\x{11f04}-\x{11f10}\x{11f12}-\x{11f33}\x{1342f})"
-    R"(\x{13441}-\x{13446}\x{13460}-\x{143fa}\x{16100}-\x{1611d}\x{16d40}-\x{16d6c}\x{18cff}\x{1b132}\x{1b155})"
-    R"(\x{1df25}-\x{1df2a}\x{1e030}-\x{1e06d}\x{1e4d0}-\x{1e4eb}\x{1e5d0}-\x{1e5ed}\x{1e5f0}\x{2b739})"
-    R"(\x{2ebf0}-\x{2ee5d}\x{31350}-\x{323af})";
-constexpr std::string_view kNewNumbers =
-    R"(\x{10d40}-\x{10d49}\x{116d0}-\x{116e3}\x{11bf0}-\x{11bf9}\x{11f50}-\x{11f59}\x{16130}-\x{16139})"
-    R"(\x{16d70}-\x{16d79}\x{1ccf0}-\x{1ccf9}\x{1d2c0}-\x{1d2d3}\x{1e4f0}-\x{1e4f9}\x{1e5f1}-\x{1e5fa})";
-
-/// What stands in a character class for `\s`, `\p{L}` or `\p{N}` at the front of `rest`, and its length; "" for anything else.
-std::pair<std::string, std::size_t> spelled_class(std::string_view rest) {
-  const auto starts = [&](std::string_view with) { return rest.substr(0, with.size()) == with; };
-  if (starts("\\s") || starts("\\S")) return {std::string(kSpace), 2};
-  if (starts("\\p{L}") || starts("\\P{L}")) return {fmt::format("\\p{{L}}{}", kNewLetters), 5};
-  if (starts("\\p{N}") || starts("\\P{N}")) return {fmt::format("\\p{{N}}{}", kNewNumbers), 5};
-  return {};
+/// `ranges` ascend.
+template <std::size_t n>
+bool within(const Range (&ranges)[n], char32_t point) {
+  const auto* found =
+      std::lower_bound(std::begin(ranges), std::end(ranges), point, [](const Range& range, char32_t p) { return range.last < p; });
+  return found != std::end(ranges) && found->first <= point;
 }
 
-/// The pattern with white space, letters and numbers spelled out. Negated ones inside a class stay PCRE's own.
-std::string spelled_out(std::string_view pattern) {
-  std::string out;
-  bool in_class = false;
-  for (std::size_t i = 0; i < pattern.size(); ++i) {
-    const char c = pattern[i];
-    if (c == '\\' && i + 1 < pattern.size()) {
-      const bool negated = pattern[i + 1] == 'S' || pattern[i + 1] == 'P';
-      const auto [members, length] = spelled_class(pattern.substr(i));
-      if (length > 0 && !(negated && in_class)) {
-        out += in_class ? members : fmt::format("[{}{}]", negated ? "^" : "", members);
-        i += length - 1;
-      } else {
-        out += pattern.substr(i++, 2);
-      }
-      continue;
-    }
-    if (c == '[') in_class = true;
-    if (c == ']') in_class = false;
-    out += c;
-  }
-  return out;
+// What the oldest ICU that is built with (72: Unicode 15.0) does not know yet. A newer one gives the same answers by itself.
+constexpr Range kNewWordCharacters[] = {
+    {0x897, 0x897},     {0x1C89, 0x1C8A},   {0xA7CB, 0xA7CD},   {0xA7DA, 0xA7DC},   {0x105C0, 0x105F3}, {0x10D40, 0x10D65},
+    {0x10D69, 0x10D6D}, {0x10D6F, 0x10D85}, {0x10EC2, 0x10EC4}, {0x10EFC, 0x10EFC}, {0x11380, 0x11389}, {0x1138B, 0x1138B},
+    {0x1138E, 0x1138E}, {0x11390, 0x113B5}, {0x113B7, 0x113C0}, {0x113C2, 0x113C2}, {0x113C5, 0x113C5}, {0x113C7, 0x113CA},
+    {0x113CC, 0x113D3}, {0x113E1, 0x113E2}, {0x116D0, 0x116E3}, {0x11BC0, 0x11BE0}, {0x11BF0, 0x11BF9}, {0x11F5A, 0x11F5A},
+    {0x13460, 0x143FA}, {0x16100, 0x16139}, {0x16D40, 0x16D6C}, {0x16D70, 0x16D79}, {0x18CFF, 0x18CFF}, {0x1CCF0, 0x1CCF9},
+    {0x1E5D0, 0x1E5FA}, {0x2EBF0, 0x2EE5D}};
+constexpr Range kNewNumbers[] = {{0x10D40, 0x10D49}, {0x116D0, 0x116E3}, {0x11BF0, 0x11BF9}, {0x11DE0, 0x11DE9}, {0x16130, 0x16139},
+                                 {0x16D70, 0x16D79}, {0x16FF4, 0x16FF6}, {0x1CCF0, 0x1CCF9}, {0x1E5F1, 0x1E5FA}};
+constexpr Range kNewExtenders[] = {{0x897, 0x897},     {0x1ACF, 0x1ADD},   {0x1AE0, 0x1AEB},   {0x10D69, 0x10D6D},
+                                   {0x10EFA, 0x10EFC}, {0x113B8, 0x113C0}, {0x113C2, 0x113C2}, {0x113C5, 0x113C5},
+                                   {0x113C7, 0x113CA}, {0x113CC, 0x113D0}, {0x113D2, 0x113D2}, {0x113E1, 0x113E2},
+                                   {0x11B60, 0x11B67}, {0x11F5A, 0x11F5A}, {0x1611E, 0x1612F}, {0x1E5EE, 0x1E5EF},
+                                   {0x1E6E3, 0x1E6E3}, {0x1E6E6, 0x1E6E6}, {0x1E6EE, 0x1E6EF}, {0x1E6F5, 0x1E6F5}};
+/// Capitals, and how far their small letters are from the first.
+struct Capitals {
+  char32_t first, last, small;
+};
+constexpr Capitals kNewCapitals[] = {{0x1C89, 0x1C89, 0x1C8A},   {0xA7CB, 0xA7CB, 0x264},  {0xA7CC, 0xA7CC, 0xA7CD},
+                                     {0xA7CE, 0xA7CE, 0xA7CF},   {0xA7D2, 0xA7D2, 0xA7D3}, {0xA7D4, 0xA7D4, 0xA7D5},
+                                     {0xA7DA, 0xA7DA, 0xA7DB},   {0xA7DC, 0xA7DC, 0x19B},  {0x10D50, 0x10D65, 0x10D70},
+                                     {0x16EA0, 0x16EB8, 0x16EBB}};
+
+UChar32 icu(char32_t point) { return static_cast<UChar32>(point); }
+
+std::uint32_t category(char32_t point) { return U_MASK(u_charType(icu(point))); }
+
+bool since(char32_t point, int version) {
+  UVersionInfo age;
+  u_charAge(icu(point), age);
+  return age[0] <= version;
 }
 
 }  // namespace
-
-struct Pattern::Code {
-  pcre2_code* code = nullptr;
-  std::string where;
-  ~Code() { pcre2_code_free(code); }
-};
-
-Pattern::Pattern(const std::string& pattern, const std::string& where) {
-  if (pattern.size() > kMaxPattern)
-    throw_invalid(fmt::format("a pattern of {} bytes", pattern.size()), where, "at most 65,536 are read");
-  const std::string text = spelled_out(pattern);
-  int error = 0;
-  PCRE2_SIZE offset = 0;
-  auto code = std::make_shared<Code>();
-  code->where = where;
-  code->code =
-      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_UTF | PCRE2_UCP, &error, &offset, nullptr);
-  if (!code->code) {
-    char message[200] = {};
-    pcre2_get_error_message(error, reinterpret_cast<PCRE2_UCHAR*>(message), sizeof message);
-    throw_invalid(fmt::format("pattern '{}': {}", pattern.substr(0, 120), message), where,
-                  "the tokenizer's pre_tokenizer is damaged");
-  }
-  pcre2_jit_compile(code->code, PCRE2_JIT_COMPLETE);  // without it matching is slower, nothing else
-  code_ = std::move(code);
-}
-
-void Pattern::each(std::string_view text, const std::function<void(std::size_t, std::size_t)>& match) const {
-  const std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data*)> data(
-      pcre2_match_data_create_from_pattern(code_->code, nullptr), pcre2_match_data_free);
-  const std::unique_ptr<pcre2_match_context, void (*)(pcre2_match_context*)> context(pcre2_match_context_create(nullptr),
-                                                                                     pcre2_match_context_free);
-  const std::unique_ptr<pcre2_jit_stack, void (*)(pcre2_jit_stack*)> stack(
-      pcre2_jit_stack_create(32 * 1024, 64 * 1024 * 1024, nullptr), pcre2_jit_stack_free);
-  if (!data || !context) throw std::bad_alloc();
-  pcre2_set_match_limit(context.get(), kMatchLimit);
-  pcre2_set_heap_limit(context.get(), kHeapLimitKiB);
-  if (stack) pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
-  std::size_t at = 0;
-  while (at < text.size()) {
-    // The text has been checked once; checking the rest of it at every match would take quadratic time.
-    const int found = pcre2_match(code_->code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), at, PCRE2_NO_UTF_CHECK,
-                                  data.get(), context.get());
-    if (found == PCRE2_ERROR_NOMATCH) return;
-    if (found < 0)
-      throw_invalid(fmt::format("the tokenizer's pattern gave up on a text of {} bytes (error {})", text.size(), found),
-                    code_->where);
-    const PCRE2_SIZE* span = pcre2_get_ovector_pointer(data.get());
-    const std::size_t begin = span[0], end = span[1];
-    if (end > begin && begin >= at) match(begin, end);
-    at = end > at ? end : at + utf8_sequence(text.substr(at));
-  }
-}
 
 bool is_white_space(char32_t c) {
   return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 ||
@@ -126,12 +64,84 @@ bool is_white_space(char32_t c) {
 }
 
 bool is_word_character(char32_t c) {
-  static const Pattern word(R"([\p{Alphabetic}\p{L}\p{M}\p{Nd}\p{Pc}\x{200c}\x{200d}])", "the project's own pattern");
-  std::string text;
-  append_utf8(text, c);
-  bool matched = false;
-  word.each(text, [&](std::size_t, std::size_t) { matched = true; });
-  return matched;
+  if (c < 0x80) return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  if (c == 0x200C || c == 0x200D || within(kNewWordCharacters, c)) return true;
+  constexpr std::uint32_t word = U_GC_M_MASK | U_GC_ND_MASK | U_GC_PC_MASK;
+  return ((category(c) & word) != 0 || u_hasBinaryProperty(icu(c), UCHAR_ALPHABETIC)) && since(c, 16);
+}
+
+bool is_numeric(char32_t c) {
+  if (c < 0x80) return c >= '0' && c <= '9';
+  return ((category(c) & U_GC_N_MASK) != 0 && since(c, 17)) || within(kNewNumbers, c);
+}
+
+bool is_punctuation(char32_t c) {
+  if (c < 0x80) return (c > 0x20 && c < '0') || (c > '9' && c < 'A') || (c > 'Z' && c < 'a') || (c > 'z' && c < 0x7F);
+  // U+166D was punctuation then, and U+111C9 is so in the table that they use.
+  return ((category(c) & U_GC_P_MASK) != 0 && since(c, 8)) || c == 0x166D || c == 0x111C9;
+}
+
+bool is_mark(char32_t c) {
+  if (c < 0x300) return false;
+  return ((category(c) & U_GC_M_MASK) != 0 && since(c, 9) && c != 0x111C9) || c == 0x1CF2 || c == 0x1CF3;
+}
+
+bool is_nonspacing_mark(char32_t c) {
+  if (c < 0x300) return false;
+  if (c == 0x1885 || c == 0x1886 || c == 0xA9BD || c == 0x111C9) return false;  // became marks later
+  return ((category(c) & U_GC_MN_MASK) != 0 && since(c, 8)) || c == 0x1734;
+}
+
+bool is_control(char32_t c) {
+  if (c < 0x80) return c < 0x20 || c == 0x7F;
+  return (category(c) & (U_GC_CC_MASK | U_GC_CF_MASK | U_GC_CO_MASK)) != 0 && since(c, 8);
+}
+
+GraphemeRole grapheme_role(char32_t c) {
+  if (c >= 0x20 && c < 0x7F) return GraphemeRole::other;
+  if (within(kNewExtenders, c)) return GraphemeRole::extends;
+  if (c == 0x113D1) return GraphemeRole::prepends;
+  if (c == 0x11A3A) return GraphemeRole::other;  // it took the next character in before Unicode 17
+  if (!since(c, 17)) return GraphemeRole::other;
+  switch (u_getIntPropertyValue(icu(c), UCHAR_GRAPHEME_CLUSTER_BREAK)) {
+    case U_GCB_CR:
+    case U_GCB_LF:
+    case U_GCB_CONTROL:
+      return GraphemeRole::control;
+    case U_GCB_EXTEND:
+    case U_GCB_SPACING_MARK:
+    case U_GCB_ZWJ:
+      return GraphemeRole::extends;
+    case U_GCB_PREPEND:
+      return GraphemeRole::prepends;
+    case U_GCB_L:
+      return GraphemeRole::leading;
+    case U_GCB_V:
+      return GraphemeRole::vowel;
+    case U_GCB_T:
+      return GraphemeRole::trailing;
+    case U_GCB_LV:
+      return GraphemeRole::syllable;
+    case U_GCB_LVT:
+      return GraphemeRole::closed_syllable;
+    default:
+      return u_hasBinaryProperty(icu(c), UCHAR_EXTENDED_PICTOGRAPHIC) ? GraphemeRole::pictograph : GraphemeRole::other;
+  }
+}
+
+void append_lower_case(std::string& text, char32_t c) {
+  if (c < 0x80) {
+    text += static_cast<char>(c >= 'A' && c <= 'Z' ? c + 32 : c);
+    return;
+  }
+  if (c == 0x130) {  // the one character whose lower case is two
+    text += "i\u0307";
+    return;
+  }
+  for (const auto& [first, last, small] : kNewCapitals) {
+    if (c >= first && c <= last) return append_utf8(text, small + (c - first));
+  }
+  append_utf8(text, static_cast<char32_t>(u_tolower(icu(c))));
 }
 
 }  // namespace espalier

@@ -1,30 +1,31 @@
 #pragma once
-#include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
-#include <string_view>
 
 namespace espalier {
 
-/// Unicode's White_Space property.
+/// Properties of characters as Hugging Face's tokenizers see them. Their parts go by tables of different ages, and a text's ids may
+/// depend neither on that nor on this machine's ICU: each function names the version of Unicode that it answers for.
+
+/// White_Space (unchanged since Unicode 6.3).
 bool is_white_space(char32_t point);
-/// A letter, mark, decimal digit, connector or joiner (Unicode TS 18, annex C, \w).
+/// A letter, mark, decimal digit, connector or joiner: `\w` of Unicode TS 18, annex C (Unicode 16).
 bool is_word_character(char32_t point);
+/// A number of any kind (Unicode 17).
+bool is_numeric(char32_t point);
+/// Punctuation: ASCII's 32, and category P (Unicode 8).
+bool is_punctuation(char32_t point);
+/// A mark of any kind (Unicode 9).
+bool is_mark(char32_t point);
+/// A mark that takes no room, category Mn (Unicode 8).
+bool is_nonspacing_mark(char32_t point);
+/// A control, format or private-use character (Unicode 8).
+bool is_control(char32_t point);
+/// What a character is to the grapheme that it stands in (Unicode annex 29, of Unicode 17): it belongs to the one before it
+/// (Extend, SpacingMark, ZWJ), takes the next one in (Prepend), is a part of a Hangul syllable, an emoji, or stands alone.
+enum class GraphemeRole { other, control, extends, prepends, pictograph, leading, vowel, trailing, syllable, closed_syllable };
+GraphemeRole grapheme_role(char32_t point);
 
-/// A tokenizer's pattern, in the syntax that Oniguruma and PCRE share. Text must be valid UTF-8. Immutable, usable from many
-/// threads.
-class Pattern {
- public:
-  /// Throws Error(invalid_input) with the place in the pattern.
-  Pattern(const std::string& pattern, const std::string& where);
-  /// Calls `match(begin, end)` for every non-empty match from left to right. Throws Error(invalid_input) when the pattern needs
-  /// exponential time on the text.
-  void each(std::string_view text, const std::function<void(std::size_t begin, std::size_t end)>& match) const;
-
- private:
-  struct Code;
-  std::shared_ptr<const Code> code_;
-};
+/// Appends the lower case of one character, whatever its neighbours (Unicode 17).
+void append_lower_case(std::string& text, char32_t point);
 
 }  // namespace espalier

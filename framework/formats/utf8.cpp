@@ -68,6 +68,14 @@ char32_t code_point(std::string_view sequence) {
   }
 }
 
+char32_t next_code_point(std::string_view text, std::size_t& at) {
+  const auto lead = static_cast<unsigned char>(text[at]);
+  const std::size_t length = lead < 0x80 ? 1 : lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  const char32_t point = code_point(text.substr(at, length));
+  at += length;
+  return point;
+}
+
 void append_utf8(std::string& text, char32_t point) {
   const auto add = [&](char32_t byte) { text += static_cast<char>(byte); };
   if (point < 0x80) {

@@ -14,6 +14,8 @@ bool valid_utf8(std::string_view text);
 std::string repaired_utf8(std::string_view text);
 /// The code point of a well-formed sequence of `length` bytes.
 char32_t code_point(std::string_view sequence);
+/// The code point at `at` of well-formed UTF-8; `at` moves behind it.
+char32_t next_code_point(std::string_view text, std::size_t& at);
 void append_utf8(std::string& text, char32_t point);
 
 }  // namespace espalier

@@ -113,7 +113,12 @@ void ChannelClasses::add_link(std::size_t index, const AxisMaps::Link& link) {
       return mark(other, true, fmt::format("{}: the length of {} axis {} is not known", label(node), name(missing), missing.axis));
     const auto begin = a.length == 0 ? link.b_begin : link.a_begin;
     const auto width = a.length == 0 ? link.b_width : link.a_width;
-    if (begin >= 0 && width > 0 && begin + width <= other.length) unite_block(other.first + static_cast<Element>(begin), width);
+    if (begin < 0 || width <= 0 || begin + width > other.length) return;
+    const Axis part{other.first + static_cast<Element>(begin), width};
+    unite_block(part.first, width);
+    // Without these indices nothing would be left on the other side (a Slice that takes one of three).
+    if (link.units != AxisMaps::all && width < other.length)
+      mark(part, true, fmt::format("{}: they are all of {} axis {}", label(node), name(missing), missing.axis));
     return;
   }
   const auto bad = [&](const char* what) {

@@ -12,9 +12,8 @@ using namespace espalier;
 
 namespace {
 
-/// All files as one stream of tokens, in the order of the recipe. Files are encoded in pieces of a few mebibytes, so that a long
-/// file is not beyond cancellation; cut only after a newline between two visible ASCII characters, where no pre-tokenizer's pattern
-/// looks across.
+/// All files as one stream of tokens, in the order of the recipe. Where the tokenizer allows it, files are encoded in pieces of a
+/// few mebibytes, so that a long file is not beyond cancellation; cut only after a newline between two visible ASCII characters.
 std::vector<std::int32_t> token_stream(Context& context, const Tokenizer& tokenizer,
                                        const std::vector<std::filesystem::path>& files) {
   constexpr std::size_t piece = std::size_t{4} << 20;
@@ -28,7 +27,7 @@ std::vector<std::int32_t> token_stream(Context& context, const Tokenizer& tokeni
     while (!text.empty()) {
       context.check_cancelled();
       std::size_t length = text.size();
-      for (std::size_t at = piece; at < text.size(); ++at) {
+      for (std::size_t at = piece; tokenizer.cuts_at_newlines() && at < text.size(); ++at) {
         if (text[at - 1] == '\n' && visible(text[at]) && visible(text[at - 2])) {
           length = at;
           break;

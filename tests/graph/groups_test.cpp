@@ -131,6 +131,27 @@ TEST_CASE("a residual CNN has groups through depthwise, grouped, concatenated an
   }
 }
 
+TEST_CASE("what is picked alone stays") {
+  // Queries, keys and values as [batch, positions, 3, heads, size], taken one by one: no unit of the three may go.
+  ModelBuilder b("packed", 4);
+  b.graph.inputs.push_back({"x", DType::f32, {2, 5, 8}});
+  const auto product = b.add("/qkv", "MatMul", {"x", b.weight("qkv", {8, 24}, 0.3)});
+  const auto packed = b.add("/packed", "Reshape", {product, b.integers("shape", {2, 5, 3, 2, 4})});
+  std::vector<std::string> parts;
+  for (std::int64_t i = 0; i < 3; ++i) {
+    const auto name = std::to_string(i);
+    const auto one =
+        b.add("/one" + name, "Slice",
+              {packed, b.integers("start" + name, {i}), b.integers("end" + name, {i + 1}), b.integers("axis" + name, {2})});
+    parts.push_back(b.add("/alone" + name, "Squeeze", {one, b.integers("gone" + name, {2})}));
+  }
+  const auto sum = b.add("/sum", "Add", {b.add("/first", "Add", {parts[0], parts[1]}), parts[2]});
+  const auto y = b.add("/mean", "ReduceMean", {sum, b.integers("over", {-1})});
+  b.graph.outputs.push_back({y, DType::f32, {2, 5, 2, 1}});
+  for (const auto& group : coupled_groups(b.graph, infer(b.graph)))
+    for (const auto& member : group.members) CHECK_FALSE((member.tensor == "qkv" && member.axis == 1));
+}
+
 TEST_CASE("an unknown operator pins what it touches and says so") {
   ModelBuilder b("unknown", 1);
   b.graph.inputs.push_back({"x", DType::f32, {Dim::symbol("batch"), 4}});

@@ -75,7 +75,7 @@ std::int32_t mark(const Tokenizer& tokenizer, const std::string& text) {
 
 /// Prompt tokens, and the token that ends an answer (besides the end-of-text token). ChatML marks are the ones known.
 std::vector<std::int32_t> prompt_tokens(const Tokenizer& tokenizer, const std::string& prompt, bool chat, std::int32_t& stop) {
-  if (!chat) return tokenizer.encode(prompt, true);
+  if (!chat) return tokenizer.frame(tokenizer.encode(prompt, true));  // with a BOS where the model expects one
   const std::int32_t open = mark(tokenizer, "<|im_start|>"), close = mark(tokenizer, "<|im_end|>");
   stop = close;
   std::vector<std::int32_t> ids{open};
@@ -138,8 +138,7 @@ void continue_text(const Json& request) {
     if (made == 0) first = Clock::now();
     if (token == stop) return false;
     ++made;
-    const std::int32_t one[] = {token};
-    if (!tokenizer->decode(one, true).empty()) show(stream.push(tokenizer->bytes(token)));  // special tokens are no text
+    if (!tokenizer->special(token)) show(stream.push(tokenizer->bytes(token)));
     return true;
   });
   const auto end = Clock::now();

@@ -1,0 +1,11 @@
+#pragma once
+#include <CLI/App.hpp>
+
+#include "cli/command.h"
+
+namespace espalier {
+
+/// `espalier model convert FROM TO`, as a part of `model`.
+CommandAction set_up_convert(CLI::App& app);
+
+}  // namespace espalier
