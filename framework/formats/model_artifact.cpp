@@ -177,6 +177,8 @@ std::function<Tensor(Tensor)> into_store(Context& context) {
 
 std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact) {
   const std::string where = "tokenizer " + artifact.digest().hex().substr(0, 12);
+  if (const auto absent = artifact.meta.value("absent", std::string()); !absent.empty())
+    throw_invalid("the tokenizer is empty: " + absent, where, "give that stage a tokenizer, or name another stage's");
   const auto blob = artifact.blobs.find(kTokenizer);
   if (blob == artifact.blobs.end())
     throw Error(ErrorCode::corrupt, "the artifact has no blob 'tokenizer.json'", where, "run `espalier verify --repair`");

@@ -21,7 +21,7 @@ Artifact save_model(Context& context, const Graph& graph);
 /// outlive it.
 std::function<Tensor(Tensor)> into_store(Context& context);
 
-/// Tokenizer artifacts: one blob "tokenizer.json".
+/// Tokenizer artifacts: one blob "tokenizer.json". Loading throws Error(invalid_input) where a stage had none to give.
 std::shared_ptr<Tokenizer> load_tokenizer(const Context& context, const Artifact& artifact);
 Artifact save_tokenizer(Context& context, const Tokenizer& tokenizer);
 

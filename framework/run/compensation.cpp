@@ -14,6 +14,7 @@
 #include <cmath>
 #include <set>
 
+#include "run/padding.h"
 #include "run/session.h"
 #include "sdk/error.h"
 
@@ -76,9 +77,10 @@ void observe(Context& context, const Graph& graph, const Dataset& data, const Co
   for (const Reader& reader : readers)
     for (const std::string& value : reader.inputs)
       if (moments.try_emplace(value).second) values.push_back(value);
+  at::Tensor real;  // of the batch that runs
   for (const std::string& value : values)
-    session.hook(value, [&sum = moments.at(value)](const std::string&, const at::Tensor& x) {
-      const at::Tensor rows = x.reshape({-1, x.size(-1)}).to(at::kFloat);
+    session.hook(value, [&real, &sum = moments.at(value)](const std::string& name, const at::Tensor& x) {
+      const at::Tensor rows = without_padding(x, real, name).reshape({-1, x.size(-1)}).to(at::kFloat);
       if (!sum.defined()) sum = at::zeros({rows.size(1), rows.size(1)}, rows.options());
       sum.addmm_(rows.t(), rows);
       return at::Tensor();
@@ -88,7 +90,9 @@ void observe(Context& context, const Graph& graph, const Dataset& data, const Co
     context.check_cancelled();
     const auto end = std::min(examples.size(), begin + static_cast<std::size_t>(options.batch));
     const std::vector<std::int64_t> part(examples.begin() + std::ptrdiff_t(begin), examples.begin() + std::ptrdiff_t(end));
-    session.run(inputs_for(graph, data.batch(part)), values);
+    const TensorMap batch = data.batch(part);
+    real = real_positions(batch);
+    session.run(inputs_for(graph, batch), values);
     context.progress({end, examples.size(), "second moments of what the cut weights read", {}});
   }
   for (Reader& reader : readers)

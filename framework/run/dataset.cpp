@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <map>
 #include <numeric>
 #include <utility>
@@ -26,6 +27,29 @@ std::map<std::string, RegisterDataset::Open, std::less<>>& kinds() {
   return table;
 }
 
+/// What flags may say: nothing unknown, padding behind the real tokens, nothing of it counted, and some token that counts.
+void check_flags(std::span<const std::uint8_t> flags, std::size_t sequence, const std::string& where) {
+  bool any = false;
+  for (std::size_t i = 0; i < flags.size(); ++i) {
+    const bool real = flags[i] & TokenFlag::real, counted = flags[i] & TokenFlag::counted, first = i % sequence == 0;
+    const char* wrong = nullptr;
+    if (flags[i] > (TokenFlag::real | TokenFlag::counted)) {
+      wrong = "has flags that mean nothing";
+    } else if (first && !real) {
+      wrong = "is padding, at the front of its window";
+    } else if (real && !first && !(flags[i - 1] & TokenFlag::real)) {
+      wrong = "is real behind padding";
+    } else if (counted && !real) {
+      wrong = "is padding that counts in the loss";
+    }
+    if (wrong)
+      throw_invalid(fmt::format("token {} of window {} {} ({})", i % sequence, i / sequence, wrong, flags[i]), where,
+                    "the data set is damaged, or its maker is wrong");
+    any = any || (counted && !first);
+  }
+  if (!any) throw_invalid("no token of the data counts in the loss", where, "make it anew, with tokens that count");
+}
+
 const RegisterDataset tokens{"tokens", [](const Context& context, const Artifact& artifact) -> std::unique_ptr<Dataset> {
                                return std::make_unique<TokenDataset>(context, artifact);
                              }};
@@ -33,6 +57,7 @@ const RegisterDataset tokens{"tokens", [](const Context& context, const Artifact
 }  // namespace
 
 Dataset::~Dataset() = default;
+double Dataset::weight(const std::vector<std::int64_t>& examples) const { return static_cast<double>(examples.size()); }
 
 RegisterDataset::RegisterDataset(const char* kind, Open open) { kinds().emplace(kind, open); }
 
@@ -69,25 +94,66 @@ std::vector<std::int64_t> spread(std::int64_t count, std::int64_t samples) {
   return examples;
 }
 
+std::vector<std::int64_t> examples_of_part(std::int64_t count, std::string_view part, double share, std::uint64_t seed) {
+  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
+  std::iota(order.begin(), order.end(), 0);
+  if (part == "all") return order;
+  order = shuffled(count, seed);
+  const auto held = order.begin() + static_cast<std::int64_t>(share * static_cast<double>(count) + 0.5);
+  if (part == "heldout") {
+    order.erase(held, order.end());
+  } else {
+    order.erase(order.begin(), held);
+  }
+  std::sort(order.begin(), order.end());
+  return order;
+}
+
 TokenDataset::TokenDataset(const Context& context, const Artifact& artifact) {
   const auto where = [&] { return "data set " + artifact.digest().hex(); };
   const std::string kind = artifact.meta.value("kind", "");
   if (artifact.type != ArtifactType::dataset || kind != "tokens")
     throw_invalid(fmt::format("expected a data set of tokens, this is a {} of kind \"{}\"", to_string(artifact.type), kind),
-                  where(), "make one with source/text");
-  if (artifact.blobs.size() != 1)
-    throw_invalid(fmt::format("expected one blob of tokens, found {}", artifact.blobs.size()), where());
+                  where(), "make one with source/text or source/jsonl");
+  const auto says = artifact.meta.find("flags");
+  const bool flagged = says != artifact.meta.end() && *says == true;
+  auto blobs = artifact.blobs;
+  const auto marks = blobs.extract("flags.u8");
+  if (flagged == marks.empty())
+    throw_invalid(flagged ? "the meta tells of flags, but there is no blob \"flags.u8\"" : "flags that the meta does not tell of",
+                  where());
+  if (blobs.size() != 1) throw_invalid(fmt::format("expected one blob of tokens, found {}", blobs.size()), where());
   count_ = positive(artifact, "count");
   sequence_ = positive(artifact, "sequence");
-  file_ = context.map(artifact.blobs.begin()->second);
+  file_ = context.map(blobs.begin()->second);
   const std::uint64_t held = file_.bytes().size() / sizeof(std::int32_t);
   if (file_.bytes().size() % sizeof(std::int32_t) != 0 || held % static_cast<std::uint64_t>(sequence_) != 0 ||
       held / static_cast<std::uint64_t>(sequence_) != static_cast<std::uint64_t>(count_))
     throw_invalid(fmt::format("{} windows of {} tokens do not match {} bytes", count_, sequence_, file_.bytes().size()), where());
+  if (!flagged) return;
+  flags_ = context.map(marks.mapped());
+  if (flags_.bytes().size() != held) throw_invalid(fmt::format("{} flags for {} tokens", flags_.bytes().size(), held), where());
+  check_flags(flags(), static_cast<std::size_t>(sequence_), where());
 }
 
 std::span<const std::int32_t> TokenDataset::tokens() const {
   return {reinterpret_cast<const std::int32_t*>(file_.bytes().data()), file_.bytes().size() / sizeof(std::int32_t)};
+}
+
+std::span<const std::uint8_t> TokenDataset::flags() const {
+  return {reinterpret_cast<const std::uint8_t*>(flags_.bytes().data()), flags_.bytes().size()};
+}
+
+std::span<const std::uint8_t> TokenDataset::flags_of(std::int64_t window) const {
+  return flags().subspan(static_cast<std::size_t>(window * sequence_), static_cast<std::size_t>(sequence_));
+}
+
+double TokenDataset::weight(const std::vector<std::int64_t>& windows) const {
+  if (flags().empty()) return Dataset::weight(windows);
+  double counted = 0;
+  for (const std::int64_t window : windows)
+    for (const std::uint8_t flag : flags_of(window).subspan(1)) counted += (flag & TokenFlag::counted) != 0;
+  return counted;
 }
 
 TensorMap TokenDataset::batch(const std::vector<std::int64_t>& windows) const {
@@ -104,7 +170,25 @@ TensorMap TokenDataset::batch(const std::vector<std::int64_t>& windows) const {
     std::iota(position, position + sequence_, 0);
     position += sequence_;
   }
-  return {{"input_ids", ids}, {"attention_mask", mask}, {"position_ids", positions}};
+  TensorMap batch{{"input_ids", ids}, {"attention_mask", mask}, {"position_ids", positions}};
+  if (flags().empty()) return batch;
+  at::Tensor labels = ids.clone();
+  auto *label = labels.mutable_data_ptr<std::int64_t>(), *open = mask.mutable_data_ptr<std::int64_t>();
+  position = positions.mutable_data_ptr<std::int64_t>();
+  for (const std::int64_t window : windows) {
+    std::int64_t last = 0;  // what looks at the largest position (rotary scaling) sees the example alone
+    bool first = true;
+    for (const std::uint8_t flag : flags_of(window)) {
+      *open = (flag & TokenFlag::real) != 0;
+      last = *open ? *position : last;
+      *position++ = last;
+      if (first || !(flag & TokenFlag::counted)) *label = -1;
+      first = false;
+      ++open, ++label;
+    }
+  }
+  batch["labels"] = labels;
+  return batch;
 }
 
 void check_tokenizers(const Artifact& model, const Artifact& data) {

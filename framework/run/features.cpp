@@ -12,6 +12,7 @@
 #include "graph/gaussian.h"
 #include "graph/op.h"
 #include "run/block_channels.h"
+#include "run/padding.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -65,8 +66,17 @@ std::vector<std::string> attention_values(Graph& graph, const Uses& uses, const 
 
 }  // namespace
 
-at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std::int64_t axis, HiddenMeasure measure) {
-  const at::Tensor s = computed(student), t = computed(teacher.detach()).to(s.scalar_type());
+at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std::int64_t axis, HiddenMeasure measure,
+                       const at::Tensor& real) {
+  at::Tensor s = computed(student), t = computed(teacher.detach()).to(s.scalar_type());
+  if (real.defined()) {
+    if (axis != s.dim() - 1)
+      throw_unsupported(fmt::format("the data has padding, and channels lie on axis {} of {}", axis, s.dim()), "losses.hidden",
+                        "give data without padding, such as windows of source/text");
+    s = without_padding(s, real, "losses.hidden");
+    t = without_padding(t, real, "losses.hidden");
+    axis = s.dim() - 1;
+  }
   if (measure == HiddenMeasure::cosine) return 1 - at::cosine_similarity(s, t, axis).mean();
   // A language model's first position may be 10,000 times as large as the others (Sun et al., "Massive Activations in Large
   // Language Models", 2024): one mean over all positions would see nothing else.
@@ -78,11 +88,15 @@ at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std
   return ((s - t).square().mean(axes) / t.square().mean(axes).clamp_min(1e-12)).mean();
 }
 
-at::Tensor attention_loss(const at::Tensor& student, const at::Tensor& teacher) {
+at::Tensor attention_loss(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& real) {
   at::Tensor s = computed(student), t = computed(teacher.detach()).to(s.scalar_type());
   if (s.dim() == 4 && t.dim() == 4 && s.size(1) != t.size(1)) {
     s = s.mean({1}, true);
     t = t.mean({1}, true);
+  }
+  if (real.defined()) {  // [real queries, heads, keys]
+    s = without_padding(s.transpose(1, 2), real, "losses.attention");
+    t = without_padding(t.transpose(1, 2), real, "losses.attention");
   }
   // Keys that nobody may attend to have no probability on either side; they add nothing.
   constexpr double tiny = 1e-12;
@@ -160,18 +174,20 @@ void FeatureLosses::compare_attention(const std::vector<Block>& students, const 
   }
 }
 
-at::Tensor FeatureLosses::hidden(const TensorMap& student, const TensorMap& teacher) const {
+at::Tensor FeatureLosses::hidden(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch) const {
+  const at::Tensor real = real_positions(batch);
   at::Tensor sum;
   for (const auto& compared : hidden_) {
     const auto &own = student.at(compared.student), &other = teacher.at(compared.teacher);
     check_shapes(own, other, compared.label);
-    const at::Tensor loss = hidden_loss(own, other, compared.axis, options_.measure);
+    const at::Tensor loss = hidden_loss(own, other, compared.axis, options_.measure, real);
     sum = sum.defined() ? sum + loss : loss;
   }
   return sum / static_cast<double>(hidden_.size());
 }
 
-at::Tensor FeatureLosses::attention(const TensorMap& student, const TensorMap& teacher) const {
+at::Tensor FeatureLosses::attention(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch) const {
+  const at::Tensor real = real_positions(batch);
   at::Tensor sum;
   for (const auto& compared : attention_) {
     const auto &own = student.at(compared.student), &other = teacher.at(compared.teacher);
@@ -179,7 +195,7 @@ at::Tensor FeatureLosses::attention(const TensorMap& student, const TensorMap& t
       check_shapes(own, other, compared.label);
     else if (own.size(0) != other.size(0) || own.size(2) != other.size(2) || own.size(3) != other.size(3))
       check_shapes(own, other, compared.label);
-    const at::Tensor loss = attention_loss(own, other);
+    const at::Tensor loss = attention_loss(own, other, real);
     sum = sum.defined() ? sum + loss : loss;
   }
   return sum / static_cast<double>(attention_.size());

@@ -17,12 +17,15 @@ enum class HiddenMeasure {
   cosine,  ///< 1 - cosine along the channels, mean over positions
 };
 
-/// A scalar. `student` and `teacher` have one shape; channels lie on `axis`. Computed in f32 (f64 stays).
-at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std::int64_t axis, HiddenMeasure measure);
+/// A scalar. `student` and `teacher` have one shape; channels lie on `axis`. Computed in f32 (f64 stays). `real` (run/padding.h):
+/// the positions that count, where the values are [batch, positions, channels]; undefined: all.
+at::Tensor hidden_loss(const at::Tensor& student, const at::Tensor& teacher, std::int64_t axis, HiddenMeasure measure,
+                       const at::Tensor& real = {});
 
 /// KL(teacher ‖ student) between attention distributions [batch, heads, queries, keys], nats, mean over batch, heads and queries.
-/// Where the numbers of heads differ, each side's distributions are averaged over its heads first.
-at::Tensor attention_loss(const at::Tensor& student, const at::Tensor& teacher);
+/// Where the numbers of heads differ, each side's distributions are averaged over its heads first. Queries that are not `real` (as
+/// above) are left out.
+at::Tensor attention_loss(const at::Tensor& student, const at::Tensor& teacher, const at::Tensor& real = {});
 
 struct FeatureOptions {
   bool hidden = false, attention = false;
@@ -47,8 +50,9 @@ class FeatureLosses {
   const std::vector<std::string>& student_values() const { return student_values_; }
   const std::vector<std::string>& teacher_values() const { return teacher_values_; }
 
-  at::Tensor hidden(const TensorMap& student, const TensorMap& teacher) const;     ///< mean over pairs of blocks
-  at::Tensor attention(const TensorMap& student, const TensorMap& teacher) const;  ///< mean over pairs of attentions
+  /// Means over pairs of blocks, and of attentions; padding, by the attention_mask of `batch`, does not count.
+  at::Tensor hidden(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch = {}) const;
+  at::Tensor attention(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch = {}) const;
 
   /// The student that came in, with the weights of `trained` (a graph that grew out of student()).
   Graph strip(const Graph& trained) const;

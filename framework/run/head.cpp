@@ -28,6 +28,11 @@ std::int64_t chunk_elements(std::int64_t all) { return std::clamp<std::int64_t>(
 
 at::Tensor flat(const at::Tensor& t) { return t.reshape({-1, t.size(-1)}); }
 
+/// [positions, …], or [n, …] of those that are compared.
+at::Tensor compared(const at::Tensor& t, const HeadTargets& targets) {
+  return targets.positions.defined() ? flat(t).index_select(0, targets.positions) : flat(t);
+}
+
 /// [width, vocabulary], a view.
 at::Tensor across(const at::Tensor& weight, bool transposed) { return transposed ? weight.t() : weight; }
 
@@ -58,7 +63,9 @@ bool plain_gemm(const Node& node) {
 /// Where a chunk's teacher logits come from.
 struct Teacher {
   at::Tensor hidden, weight, logits;
+  at::Tensor positions;  ///< rows of `logits`; undefined: all
   at::Tensor rows(std::int64_t first, std::int64_t count, c10::ScalarType type) const {
+    if (logits.defined() && positions.defined()) return logits.index_select(0, positions.narrow(0, first, count)).to(type);
     if (logits.defined()) return logits.narrow(0, first, count).to(type);
     return answers(hidden.narrow(0, first, count), weight).to(type);
   }
@@ -167,10 +174,15 @@ void check(const HeadValues& student, const HeadTargets& targets) {
   if (student.hidden.size(-1) != across(student.weight, student.transposed).size(0))
     throw_invalid(fmt::format("a hidden state of shape [{}] does not go with a head of shape [{}]",
                               fmt::join(student.hidden.sizes(), ", "), fmt::join(student.weight.sizes(), ", ")));
+  const at::Tensor& picked = targets.positions;
+  if (picked.defined() && picked.numel() > 0 &&
+      (picked.min().item<std::int64_t>() < 0 || picked.max().item<std::int64_t>() >= positions))
+    throw_invalid(fmt::format("a position outside the {} that there are is to be compared", positions));
   if (targets.hard > 0) {
     const at::Tensor& labels = targets.labels;
-    if (labels.dim() != 1 || labels.size(0) != positions)
-      throw_invalid(fmt::format("{} labels for {} positions", labels.numel(), positions));
+    const std::int64_t asked = picked.defined() ? picked.numel() : positions;
+    if (labels.dim() != 1 || labels.size(0) != asked)
+      throw_invalid(fmt::format("{} labels for {} positions", labels.numel(), asked));
     if (labels.numel() > 0 && labels.max().item<std::int64_t>() >= student.vocabulary())
       throw_invalid(fmt::format("the data holds tokens outside the vocabulary of {}", student.vocabulary()), "port data");
   }
@@ -220,7 +232,7 @@ HeadLoss head_loss(const HeadValues& student, const HeadTargets& targets, std::i
   check(student, targets);
   const bool grad = c10::GradMode::is_enabled();
   const auto type = student.hidden.scalar_type();
-  const at::Tensor hidden = operand(flat(student.hidden), type), &weight = student.weight;
+  const at::Tensor hidden = operand(compared(student.hidden, targets), type), &weight = student.weight;
   Walk walk;
   walk.targets = &targets;
   walk.hidden = hidden.detach();
@@ -230,9 +242,10 @@ HeadLoss head_loss(const HeadValues& student, const HeadTargets& targets, std::i
   if (targets.hard > 0) walk.counted = std::max<std::int64_t>(targets.labels.ge(0).sum().item<std::int64_t>(), 1);
   if (targets.soft > 0 && targets.teacher_logits.defined()) {
     walk.teacher.logits = flat(targets.teacher_logits.detach());
+    walk.teacher.positions = targets.positions;
   } else if (targets.soft > 0) {
     const HeadValues& teacher = targets.teacher;
-    walk.teacher.hidden = operand(flat(teacher.hidden.detach()), teacher.hidden.scalar_type());
+    walk.teacher.hidden = operand(compared(teacher.hidden.detach(), targets), teacher.hidden.scalar_type());
     walk.teacher.weight = operand(across(teacher.weight.detach(), teacher.transposed), teacher.hidden.scalar_type());
   }
   if (positions <= 0) {  // pieces of about one size

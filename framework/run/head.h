@@ -32,12 +32,14 @@ struct HeadValues {
 
 /// What the answers are compared with; a part with weight 0 is left out.
 struct HeadTargets {
-  double hard = 0;         ///< weight of the cross-entropy in nats, mean over labels that are not negative
+  double hard = 0;         ///< weight of the cross-entropy in nats, mean over labels that are not negative; 0 where there is none
   at::Tensor labels = {};  ///< [positions] int64
   double soft = 0;  ///< weight of KL(teacher ‖ student) at `temperature` · temperature², mean over positions (Hinton et al., 2015)
   double temperature = 1;
   HeadValues teacher = {};         ///< its hidden state has as many positions; no gradient goes there
   at::Tensor teacher_logits = {};  ///< [..., vocabulary], instead of `teacher`
+  /// [n] int64, ascending: the numbers of the only positions that are walked and compared; `labels` [n] are theirs. Undefined: all.
+  at::Tensor positions = {};
 };
 
 struct HeadLoss {

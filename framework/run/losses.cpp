@@ -6,6 +6,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/exp.h>
 #include <ATen/ops/full.h>
+#include <ATen/ops/full_like.h>
 #include <ATen/ops/gather.h>
 #include <ATen/ops/log_softmax.h>
 #include <ATen/ops/logsumexp.h>
@@ -75,29 +76,35 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
 };
 
 struct SoftTargets : torch::autograd::Function<SoftTargets> {
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& student, const at::Tensor& teacher, double temperature) {
+  /// `counted`: 1 or 0 of each row, in the student's type; undefined: all count.
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& student, const at::Tensor& teacher, double temperature,
+                            const at::Tensor& counted) {
     at::Tensor loss = at::full({}, 0.0, at::TensorOptions().dtype(at::kDouble));
     by_rows(student, [&](std::int64_t first, std::int64_t count) {
       const at::Tensor of_student = at::log_softmax(student.narrow(0, first, count) / temperature, 1);
       const at::Tensor of_teacher = at::log_softmax(teacher.narrow(0, first, count) / temperature, 1);
-      loss.add_((at::exp(of_teacher) * (of_teacher - of_student)).sum(1).sum(0, false, at::kDouble));
+      at::Tensor each = (at::exp(of_teacher) * (of_teacher - of_student)).sum(1);
+      if (counted.defined()) each = each * counted.narrow(0, first, count);
+      loss.add_(each.sum(0, false, at::kDouble));
     });
-    context->save_for_backward({student, teacher, log_sums(student, temperature), log_sums(teacher, temperature)});
+    const double rows = counted.defined() ? std::max(counted.sum().item<double>(), 1.0) : static_cast<double>(student.size(0));
+    context->save_for_backward({student, teacher, log_sums(student, temperature), log_sums(teacher, temperature), counted});
     context->saved_data["temperature"] = temperature;
-    return (loss * (temperature * temperature / static_cast<double>(student.size(0)))).to(student.scalar_type());
+    context->saved_data["rows"] = rows;
+    return (loss * (temperature * temperature / rows)).to(student.scalar_type());
   }
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
     const variable_list saved = context->get_saved_variables();
     const double temperature = context->saved_data["temperature"].toDouble();
-    const at::Tensor share = gradients[0] * (temperature / static_cast<double>(saved[0].size(0)));
+    const at::Tensor share = gradients[0] * (temperature / context->saved_data["rows"].toDouble()), &counted = saved[4];
     at::Tensor out = at::empty_like(saved[0]);
     by_rows(out, [&](std::int64_t first, std::int64_t count) {
       at::Tensor rows = out.narrow(0, first, count), wanted = at::empty_like(rows);
       probabilities(rows, saved[0].narrow(0, first, count), saved[2].narrow(0, first, count), temperature);
       probabilities(wanted, saved[1].narrow(0, first, count), saved[3].narrow(0, first, count), temperature);
-      rows.sub_(wanted).mul_(share);
+      rows.sub_(wanted).mul_(counted.defined() ? (share * counted.narrow(0, first, count)).unsqueeze(1) : share);
     });
-    return {out, at::Tensor(), at::Tensor()};
+    return {out, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -120,6 +127,27 @@ at::Tensor next_tokens(const at::Tensor& input_ids) {
   return at::cat({next, at::full({next.size(0), 1}, unlabelled, next.options())}, 1).reshape({-1});
 }
 
+at::Tensor next_tokens(const TensorMap& batch) {
+  const auto labels = batch.find("labels");
+  const at::Tensor next = next_tokens(batch.at("input_ids"));
+  if (labels == batch.end()) return next;
+  if (labels->second.sizes() != batch.at("input_ids").sizes())
+    throw_invalid(fmt::format("labels of shape [{}] for input_ids of shape [{}]", fmt::join(labels->second.sizes(), ", "),
+                              fmt::join(batch.at("input_ids").sizes(), ", ")),
+                  "port data");
+  const at::Tensor counted = at::cat({labels->second.slice(1, 1), at::full_like(labels->second.slice(1, 0, 1), unlabelled)}, 1);
+  return counted.to(at::kLong).reshape({-1});
+}
+
+at::Tensor next_token_cross_entropy(const at::Tensor& logits, const at::Tensor& next) {
+  const at::Tensor flat = positions(logits);
+  if (next.dim() != 1 || next.size(0) != flat.size(0))
+    throw_invalid(fmt::format("{} labels for logits of shape [{}]", next.numel(), fmt::join(logits.sizes(), ", ")));
+  if (next.numel() > 0 && next.max().item<std::int64_t>() >= logits.size(2))
+    throw_invalid(fmt::format("the labels hold tokens outside the vocabulary of {}", logits.size(2)), "port data");
+  return CrossEntropy::apply(flat, next, std::max<std::int64_t>(next.ge(0).sum().item<std::int64_t>(), 1));
+}
+
 at::Tensor causal_cross_entropy(const at::Tensor& logits, const at::Tensor& input_ids) {
   const at::Tensor flat = positions(logits);
   if (input_ids.dim() != 2 || input_ids.size(0) != logits.size(0) || input_ids.size(1) != logits.size(1) || input_ids.size(1) < 2)
@@ -134,13 +162,16 @@ at::Tensor causal_cross_entropy(const at::Tensor& logits, const at::Tensor& inpu
   return CrossEntropy::apply(flat, next_tokens(input_ids), batch * (length - 1));
 }
 
-at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature) {
+at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature, const at::Tensor& counted) {
   if (student.sizes() != teacher.sizes())
     throw_invalid(fmt::format("the student's logits have shape [{}], the teacher's [{}]", fmt::join(student.sizes(), ", "),
                               fmt::join(teacher.sizes(), ", ")));
   if (!(temperature > 0)) throw_invalid(fmt::format("a temperature of {}, expected more than 0", temperature));
   const at::Tensor flat = positions(student);
-  return SoftTargets::apply(flat, positions(teacher.detach()).to(flat.scalar_type()), temperature);
+  if (counted.defined() && (counted.dim() != 1 || counted.size(0) != flat.size(0)))
+    throw_invalid(fmt::format("{} positions are said to count or not, of {}", counted.numel(), flat.size(0)));
+  return SoftTargets::apply(flat, positions(teacher.detach()).to(flat.scalar_type()), temperature,
+                            counted.defined() ? counted.to(flat.scalar_type()) : counted);
 }
 
 }  // namespace espalier

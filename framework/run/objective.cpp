@@ -25,7 +25,7 @@ WeightedLoss Objective::weighted(const TensorMap& student, const TensorMap& teac
     return part.item<double>();
   };
   if (hard_weight > 0) loss.hard = add(hard(student, batch), hard_weight);
-  if (soft_weight > 0) loss.soft = add(soft(student, teacher, temperature), soft_weight);
+  if (soft_weight > 0) loss.soft = add(soft(student, teacher, batch, temperature), soft_weight);
   return loss;
 }
 
@@ -53,22 +53,28 @@ class NextToken final : public Objective {
     return {head_->hidden, head_->weight};
   }
   at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
-    if (!head_) return causal_cross_entropy(values.at(logits), batch.at("input_ids"));
-    return weighted(values, {}, batch, 1, 0, 1).sum;
+    if (head_) return weighted(values, {}, batch, 1, 0, 1).sum;
+    if (batch.contains("labels")) return next_token_cross_entropy(values.at(logits), next_tokens(batch));
+    return causal_cross_entropy(values.at(logits), batch.at("input_ids"));
   }
-  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const override {
-    if (head_) return weighted(student, teacher, {}, 0, 1, temperature).sum;
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double temperature) const override {
+    if (head_) return weighted(student, teacher, batch, 0, 1, temperature).sum;
     HeadTargets targets;
     find_teacher(teacher, targets);
     const at::Tensor answers = targets.teacher_logits.defined() ? targets.teacher_logits : targets.teacher.logits();
     check_same_shape(student.at(logits), answers);
-    return soft_target_loss(student.at(logits), answers, temperature);
+    const at::Tensor counted = batch.contains("labels") ? next_tokens(batch).ge(0) : at::Tensor();
+    return soft_target_loss(student.at(logits), answers, temperature, counted);
   }
   WeightedLoss weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,
                         double soft_weight, double temperature) const override {
     if (head_ && hard_weight + soft_weight > 0) {
       HeadTargets targets{.hard = hard_weight, .soft = soft_weight, .temperature = temperature};
-      if (hard_weight > 0) targets.labels = next_tokens(batch.at("input_ids"));
+      if (hard_weight > 0 || batch.contains("labels")) targets.labels = next_tokens(batch);
+      if (batch.contains("labels")) {  // what does not count is not even answered
+        targets.positions = targets.labels.ge(0).nonzero().flatten();
+        targets.labels = targets.labels.index_select(0, targets.positions);
+      }
       if (soft_weight > 0) find_teacher(teacher, targets);
       const HeadLoss loss = head_loss(values_of(*head_, student), targets);
       return {loss.sum, loss.hard, loss.soft};
@@ -125,7 +131,7 @@ class Classes final : public Labelled {
       throw_invalid(fmt::format("a label lies outside the model's {} classes", logits.size(1)), "port data");
     return at::cross_entropy_loss(logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat), wanted);
   }
-  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const override {
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap&, double temperature) const override {
     check_same_shape(answer(student), answer(teacher));
     const auto rows = [](const at::Tensor& t) { return t.movedim(1, -1).reshape({1, -1, t.size(1)}); };
     return soft_target_loss(rows(answer(student)), rows(answer(teacher)), temperature);
@@ -144,7 +150,7 @@ class Values final : public Labelled {
                     "port data");
     return at::mse_loss(answer(values), wanted.to(answer(values).scalar_type()));
   }
-  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double) const override {
+  at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap&, double) const override {
     check_same_shape(answer(student), answer(teacher));
     return at::mse_loss(answer(student), answer(teacher));
   }

@@ -23,12 +23,14 @@ class Objective {
   virtual std::string_view name() const = 0;
   /// The values of the graph that a forward pass has to give (Session::run's `wanted`).
   virtual std::vector<std::string> values() const = 0;
-  /// Mean loss against the data itself (hard targets), a scalar: nats, or squared error. `batch` is as the data set gave it. Throws
-  /// Error(invalid_input) where the data has no targets, or some outside what the model can answer.
+  /// Mean loss against the data itself (hard targets), a scalar: nats, or squared error. `batch` is as the data set gave it; tokens
+  /// that its labels leave out are no part of the mean. Throws Error(invalid_input) where the data has no targets, or some outside
+  /// what the model can answer.
   virtual at::Tensor hard(const TensorMap& values, const TensorMap& batch) const = 0;
   /// Mean loss against a teacher's values (soft targets): KL(teacher ‖ student) at `temperature` times temperature² (Hinton et al.,
-  /// 2015), or squared error where there are no classes. Throws Error(invalid_input) when the two answer differently shaped.
-  virtual at::Tensor soft(const TensorMap& student, const TensorMap& teacher, double temperature) const = 0;
+  /// 2015), or squared error where there are no classes; over the positions before tokens that count, where `batch` has labels of
+  /// tokens. Throws Error(invalid_input) when the two answer differently shaped.
+  virtual at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double temperature) const = 0;
   /// `hard_weight` · hard + `soft_weight` · soft; in one walk where the model's head allows it. A part with weight 0 is not
   /// computed.
   virtual WeightedLoss weighted(const TensorMap& student, const TensorMap& teacher, const TensorMap& batch, double hard_weight,

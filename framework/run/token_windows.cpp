@@ -14,21 +14,61 @@ namespace espalier {
 
 TokenWindows::TokenWindows(const Context& context, const TokenDataset& data) : tokens_(data.tokens()) {
   const Params& params = context.params();
-  const std::int64_t length = params.has("window") ? params.integer("window") : data.sequence();
-  const std::int64_t stride = params.has("stride") ? params.integer("stride") : length;
   const std::int64_t limit = params.integer("limit");
   bos_ = params.integer("bos");
+  if (!data.flags().empty()) {
+    for (const char* name : {"window", "stride"})
+      if (params.has(name))
+        throw_invalid(fmt::format("{} = {}, but the data's windows are examples, each with a beginning and an end of its own", name,
+                                  params.integer(name)),
+                      fmt::format("parameter {}", name), "leave it out, or measure on text of source/text");
+    take_examples(data, limit);
+    return;
+  }
+  const std::int64_t length = params.has("window") ? params.integer("window") : data.sequence();
+  cut(length, params.has("stride") ? params.integer("stride") : length, limit);
+}
+
+void TokenWindows::cut(std::int64_t length, std::int64_t stride, std::int64_t limit) {
   if (stride > length)
     throw_invalid(fmt::format("stride {} is larger than the window of {}", stride, length), "parameter stride",
                   "tokens between windows would be left out");
   const auto held = static_cast<std::int64_t>(tokens_.size());
   for (std::int64_t begin = 0; begin + length <= held; begin += stride) {
     if (limit > 0 && static_cast<std::int64_t>(windows_.size()) == limit) break;
-    windows_.push_back({begin, length, begin == 0 ? 1 : std::max<std::int64_t>(1, length - stride)});
+    windows_.push_back({begin, length, begin == 0 ? 1 : std::max<std::int64_t>(1, length - stride), length});
   }
   if (windows_.empty())
     throw_invalid(fmt::format("the data holds {} tokens, not one window of {}", held, length), "port data",
                   "give more text or a smaller window");
+}
+
+void TokenWindows::take_examples(const TokenDataset& data, std::int64_t limit) {
+  for (std::int64_t w = 0; w < data.count(); ++w) {
+    if (limit > 0 && static_cast<std::int64_t>(windows_.size()) == limit) break;
+    const auto flags =
+        data.flags().subspan(static_cast<std::size_t>(w * data.sequence()), static_cast<std::size_t>(data.sequence()));
+    const auto real = std::count_if(flags.begin(), flags.end(), [](std::uint8_t flag) { return (flag & TokenFlag::real) != 0; });
+    std::vector<bool> which;
+    for (const std::uint8_t flag : flags.subspan(1).first(static_cast<std::size_t>(real - 1)))
+      which.push_back((flag & TokenFlag::counted) != 0);
+    const auto first = std::find(which.begin(), which.end(), true);
+    if (first == which.end()) continue;
+    while (!which.back()) which.pop_back();
+    const auto end = static_cast<std::int64_t>(which.size()) + 1;
+    const std::int64_t skipped = first - which.begin();
+    which.erase(which.begin(), first);
+    windows_.push_back({w * data.sequence(), real, 1 + skipped, end, std::move(which)});
+  }
+}
+
+at::Tensor TokenWindows::counted_rows(std::size_t number, const at::Tensor& rows) const {
+  const TokenWindow& window = windows_.at(number);
+  if (window.counted() == rows.size(0)) return rows;
+  std::vector<std::int64_t> places;
+  for (std::size_t i = 0; i < window.which.size(); ++i)
+    if (window.which[i]) places.push_back(static_cast<std::int64_t>(i));
+  return rows.index_select(0, at::tensor(places, at::kLong));
 }
 
 at::Tensor TokenWindows::logits(LanguageModel& model, std::size_t number) const {
@@ -39,14 +79,14 @@ at::Tensor TokenWindows::logits(LanguageModel& model, std::size_t number) const 
   const auto lead = static_cast<std::int64_t>(fed.size());
   fed.insert(fed.end(), tokens.begin(), tokens.end());
   model.reset();
-  return model.feed(fed, true).narrow(0, lead + window.first - 1, window.counted());
+  return counted_rows(number, model.feed(fed, true).narrow(0, lead + window.first - 1, window.end - window.first));
 }
 
 at::Tensor TokenWindows::targets(std::size_t number) const {
   const TokenWindow& window = windows_.at(number);
   const auto tokens =
-      tokens_.subspan(static_cast<std::size_t>(window.begin + window.first), static_cast<std::size_t>(window.counted()));
-  return at::tensor(std::vector<std::int64_t>(tokens.begin(), tokens.end()), at::kLong);
+      tokens_.subspan(static_cast<std::size_t>(window.begin + window.first), static_cast<std::size_t>(window.end - window.first));
+  return counted_rows(number, at::tensor(std::vector<std::int64_t>(tokens.begin(), tokens.end()), at::kLong));
 }
 
 Subject open_subject(Context& context, const std::string& model_port, const std::string& package_port) {

@@ -1,6 +1,7 @@
 #pragma once
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -23,19 +24,22 @@
 
 namespace espalier {
 
-/// A window of the token stream: which tokens are fed, and from which on they are counted.
+/// A window of the token stream: which tokens are fed, and which of them are counted.
 struct TokenWindow {
-  std::int64_t begin, count;  ///< tokens fed: [begin, begin + count)
-  std::int64_t first;         ///< first token of the window that counts
-  std::int64_t counted() const { return count - first; }
+  std::int64_t begin, count;     ///< tokens fed: [begin, begin + count)
+  std::int64_t first, end;       ///< the first token of the window that counts, and one past the last
+  std::vector<bool> which = {};  ///< of [first, end), those that count; empty: all
+  std::int64_t counted() const { return which.empty() ? end - first : std::count(which.begin(), which.end(), true); }
 };
 
 /// Every `stride` tokens a window of `length`, as a stage's parameters say. Where windows overlap, a token is counted once, in the
 /// first window that reaches it: the rest of the window is its context. Token 0 of a window is never counted: nothing stands
-/// before it.
+/// before it. Where data has flags, each of its windows is one, up to its padding, and the tokens count that it says; windows in
+/// which none does are left out.
 class TokenWindows {
  public:
-  /// Reads window, stride, limit and bos. Throws Error(invalid_input) when they leave tokens out, or the data holds no window.
+  /// Reads window, stride, limit and bos. Throws Error(invalid_input) when they leave tokens out, the data holds no window, or
+  /// window or stride is given for data whose windows are examples of their own.
   TokenWindows(const Context& context, const TokenDataset& data);
   std::size_t size() const { return windows_.size(); }
   const TokenWindow& operator[](std::size_t number) const { return windows_[number]; }
@@ -45,6 +49,11 @@ class TokenWindows {
   at::Tensor targets(std::size_t number) const;
 
  private:
+  void cut(std::int64_t length, std::int64_t stride, std::int64_t limit);
+  void take_examples(const TokenDataset& data, std::int64_t limit);
+  /// Of what belongs to the tokens [first, end) of a window, the rows of those that count.
+  at::Tensor counted_rows(std::size_t number, const at::Tensor& rows) const;
+
   std::span<const std::int32_t> tokens_;
   std::int64_t bos_;
   std::vector<TokenWindow> windows_;

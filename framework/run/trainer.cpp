@@ -88,7 +88,7 @@ std::string run_key(const Session& session, const Params& params, const Training
 double mean_loss(Session& session, const Graph& model, const Dataset& data, const Objective& objective, Context& context,
                  std::string_view label) {
   c10::NoGradGuard no_gradients;
-  double sum = 0;
+  double sum = 0, weights = 0;
   // Windows of tokens one at a time (their logits are large), others together.
   const std::int64_t together = dynamic_cast<const TokenDataset*>(&data) ? 1 : evaluation_batch(model);
   for (std::int64_t i = 0; i < data.count(); i += together) {
@@ -96,12 +96,13 @@ double mean_loss(Session& session, const Graph& model, const Dataset& data, cons
     std::vector<std::int64_t> examples(static_cast<std::size_t>(std::min(together, data.count() - i)));
     std::iota(examples.begin(), examples.end(), i);
     const TensorMap batch = data.batch(examples);
-    sum += static_cast<double>(examples.size()) *
-           objective.hard(session.run(inputs_for(model, batch), objective.values()), batch).item<double>();
+    const double weight = data.weight(examples);
+    if (weight > 0) sum += weight * objective.hard(session.run(inputs_for(model, batch), objective.values()), batch).item<double>();
+    weights += weight;
     const auto done = i + static_cast<std::int64_t>(examples.size());
-    context.progress({std::uint64_t(done), std::uint64_t(data.count()), label, {{"loss", sum / double(done)}}});
+    context.progress({std::uint64_t(done), std::uint64_t(data.count()), label, {{"loss", sum / std::max(weights, 1.0)}}});
   }
-  return sum / static_cast<double>(data.count());
+  return sum / weights;
 }
 
 SessionOptions session_options(const Params& params) {
@@ -165,13 +166,16 @@ Trained train_graph(Context& context, const Params& params, const TrainingTask& 
   if (task.heldout)
     trained.heldout_before = mean_loss(session, task.model, *task.heldout, objective, context, "held-out loss before");
   ExampleOrder order(task.data.count(), options.seed);
-  const auto batches = [&](std::int64_t step, std::int64_t pass) {
-    return task.data.batch(order.take((step * options.accumulation + pass) * options.batch, options.batch));
+  const auto examples = [&](std::int64_t step, std::int64_t pass) {
+    return order.take((step * options.accumulation + pass) * options.batch, options.batch);
   };
+  const auto batches = [&](std::int64_t step, std::int64_t pass) { return task.data.batch(examples(step, pass)); };
   const auto pass_loss = [&](const TensorMap& batch) {
     return loss.loss(session.run(inputs_for(task.model, batch), loss.wanted), batch);
   };
-  TrainingWatch watch{.scratch = context.scratch(), .key = run_key(session, params, task, options.seed)};
+  TrainingWatch watch{.scratch = context.scratch(),
+                      .key = run_key(session, params, task, options.seed),
+                      .weight = [&](std::int64_t step, std::int64_t pass) { return task.data.weight(examples(step, pass)); }};
   if (task.heldout)
     watch.heldout = [&] { return mean_loss(session, task.model, *task.heldout, objective, context, "held-out loss"); };
   trained.result = train_loop(session, options, batches, pass_loss, &context, watch);

@@ -66,7 +66,8 @@ struct PassLoss {
 Trained train_graph(Context& context, const Params& params, const TrainingTask& task, const Objective& objective,
                     const PassLoss& loss);
 
-/// Mean hard loss of a model over all examples, without gradients; progress is told under `label`. `session` runs `model`.
+/// Mean hard loss of a model over all examples, each by its weight, without gradients; progress is told under `label`. `session`
+/// runs `model`.
 double mean_loss(Session& session, const Graph& model, const Dataset& data, const Objective& objective, Context& context,
                  std::string_view label);
 

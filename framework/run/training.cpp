@@ -74,9 +74,12 @@ class AdamW {
   const TrainingOptions& options_;
 };
 
+/// Without padding.
 std::int64_t tokens_in(const TensorMap& inputs) {
-  const auto ids = inputs.find("input_ids");
-  return ids == inputs.end() ? 0 : ids->second.numel();
+  const auto ids = inputs.find("input_ids"), mask = inputs.find("attention_mask");
+  if (ids == inputs.end()) return 0;
+  const bool masked = mask != inputs.end() && mask->second.sizes() == ids->second.sizes();
+  return masked ? mask->second.sum().item<std::int64_t>() : ids->second.numel();
 }
 
 void check(const TrainingOptions& options, const Session& session, const TrainingWatch& watch) {
@@ -118,7 +121,9 @@ class Run {
   using Clock = std::chrono::steady_clock;
   static double since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-  double pass(const TensorMap& inputs);
+  /// `share`: of the step; an even one where there is none.
+  double pass(const TensorMap& inputs, std::optional<double> share);
+  std::vector<double> shares() const;
   void report(double mean);
   void evaluate();
   void save();
@@ -154,23 +159,38 @@ void Run::resume() {
                   fmt::format("an earlier run was broken off: going on after step {} of {}", state_.step, options_.steps));
 }
 
-double Run::pass(const TensorMap& inputs) {
+/// What the passes of the step at hand count, 1 together; empty where all count alike.
+std::vector<double> Run::shares() const {
+  std::vector<double> shares;
+  if (!watch_.weight || options_.accumulation == 1) return shares;
+  double all = 0;
+  for (std::int64_t number = 0; number < options_.accumulation; ++number)
+    all += shares.emplace_back(watch_.weight(state_.step, number));
+  if (all <= 0 || std::equal(shares.begin() + 1, shares.end(), shares.begin())) return {};
+  for (double& share : shares) share /= all;
+  return shares;
+}
+
+double Run::pass(const TensorMap& inputs, std::optional<double> share) {
   at::Tensor value = loss_(inputs);
   const double number = value.item<double>();
   if (!std::isfinite(number))
     throw Error(ErrorCode::failed, fmt::format("the loss is {} at step {}", number, state_.step), {},
                 "lower the learning rate, lengthen the warm-up, or clip the gradients");
-  (options_.accumulation == 1 ? value : value / static_cast<double>(options_.accumulation)).backward();
+  const auto even = static_cast<double>(options_.accumulation);
+  (share ? value * *share : options_.accumulation == 1 ? value : value / even).backward();
   state_.tokens += tokens_in(inputs);
-  return number / static_cast<double>(options_.accumulation);
+  return share ? number * *share : number / even;
 }
 
 void Run::step(const std::function<TensorMap(std::int64_t step, std::int64_t pass)>& batches) {
   const auto start = Clock::now();
+  const std::vector<double> parts = shares();
   double mean = 0;
   for (std::int64_t number = 0; number < options_.accumulation; ++number) {
     if (context_) context_->check_cancelled();
-    mean += pass(batches(state_.step, number));
+    mean +=
+        pass(batches(state_.step, number), parts.empty() ? std::nullopt : std::optional(parts[static_cast<std::size_t>(number)]));
   }
   optimizer_.step(scheduled_rate(options_, state_.step));
   state_.losses.push_back(mean);

@@ -16,8 +16,14 @@ namespace espalier {
 at::Tensor causal_cross_entropy(const at::Tensor& logits, const at::Tensor& input_ids);
 /// The token after each position of input_ids [b, s], as [b · s] int64; negative at the last position of a window, which has none.
 at::Tensor next_tokens(const at::Tensor& input_ids);
-/// Σ over classes of KL(teacher ‖ student) at `temperature`, times temperature², mean over positions (Hinton et al., 2015).
-at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature);
+/// The same of a batch of tokens; negative, too, before those that its "labels" leave out (below 0), where it has labels.
+at::Tensor next_tokens(const TensorMap& batch);
+/// Mean cross-entropy in nats over the labels [b · s] that are not negative: logits [b, s, v]; 0 where there is none. In f32.
+at::Tensor next_token_cross_entropy(const at::Tensor& logits, const at::Tensor& next);
+/// Σ over classes of KL(teacher ‖ student) at `temperature`, times temperature², mean over positions (Hinton et al., 2015): all of
+/// them, or those that are true in `counted` [b · s].
+at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher, double temperature,
+                            const at::Tensor& counted = {});
 
 struct TrainingOptions {
   std::int64_t steps = 100;
@@ -43,6 +49,9 @@ struct TrainingWatch {
   std::function<double()> heldout = {};  ///< mean loss on what is not trained on; evaluate_every needs it
   std::filesystem::path scratch = {};    ///< where states are kept until the run is whole; empty = nowhere
   std::string key = {};                  ///< names the run: a state of another key is not read
+  /// What a pass's loss counts among those of its step, such as the tokens that it is a mean over; all alike where nothing is
+  /// given.
+  std::function<double(std::int64_t step, std::int64_t pass)> weight = {};
 };
 struct TrainingResult {
   std::vector<double> losses;

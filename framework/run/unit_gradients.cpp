@@ -1,6 +1,7 @@
 #include "run/unit_gradients.h"
 
 #include <ATen/ops/sum.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <set>
@@ -46,11 +47,18 @@ void UnitGradients::walk(Context& context, const MetricExamples& examples, std::
   Session session(graph_);
   session.train({tensors.begin(), tensors.end()});
   const auto all = static_cast<double>(examples.count());
+  double weights = 0;
+  for (const auto& numbers : examples.batches()) weights += examples.dataset().weight(numbers);
+  if (weights <= 0)
+    throw_invalid(fmt::format("none of the {} windows that are looked at has a token that counts", examples.count()), "port data",
+                  "look at more of them: samples = 64");
   std::uint64_t done = 0;
   for (const auto& numbers : examples.batches()) {
     context.check_cancelled();
-    const double loss = backward(session, examples, *objective, numbers);
-    add(session, term, share(static_cast<double>(numbers.size()), all));
+    // An example is worth as much as it adds to the mean loss over all of them: its counted tokens. All are alike without flags.
+    const double worth = all * examples.dataset().weight(numbers) / weights;
+    const double loss = worth > 0 ? backward(session, examples, *objective, numbers) : 0;
+    if (worth > 0) add(session, term, share(worth, all));
     if (after) after();
     done += numbers.size();
     context.progress({done, static_cast<std::uint64_t>(examples.count()), label, {{"loss", loss}}});

@@ -29,7 +29,8 @@ class UnitGradients {
 
   /// Elementwise, of a weight and the gradient of a pass's mean loss.
   using Term = at::Tensor (*)(const at::Tensor& weight, const at::Tensor& gradient);
-  /// What a pass over `examples` of `all` counts in the sum.
+  /// What a pass over `examples` of `all` counts in the sum. Where data tells counted tokens apart (Dataset::weight), an example is
+  /// worth its share of them: `examples` is no whole number then.
   using Share = double (*)(double examples, double all);
   /// A forward and a backward pass for each batch; `after` is called when a pass's terms have been added.
   void walk(Context& context, const MetricExamples& examples, std::string_view label, Term term, Share share,

@@ -135,8 +135,8 @@ class Distill final : public TrainerComponent {
         const at::Tensor weighted = at::mul(part, weight);
         sum = sum.defined() ? sum.add(weighted) : weighted;
       };
-      add("hidden", losses.hidden, [&] { return features.hidden(values, answers); });
-      add("attention", losses.attention, [&] { return features.attention(values, answers); });
+      add("hidden", losses.hidden, [&] { return features.hidden(values, answers, batch); });
+      add("attention", losses.attention, [&] { return features.attention(values, answers, batch); });
       return sum;
     };
     PassLoss pass{together(objective->values(), features.student_values()), loss, features.projections()};

@@ -14,6 +14,7 @@
 #include "graph/channels.h"
 #include "run/metric.h"
 #include "run/metric_examples.h"
+#include "run/padding.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
@@ -176,35 +177,30 @@ class Activation final : public MetricComponent {
     std::map<std::string, std::vector<Watched*>> by_value;
     for (auto& watching : watched) by_value[watching.value].push_back(&watching);
     std::vector<std::string> values;
-    at::Tensor padding;  // of the batch that runs: its attention_mask, where that leaves something out
+    at::Tensor real;  // of the batch that runs
     Session session(graph);
     for (auto& [value, watching] : by_value) {
       values.push_back(value);
-      session.hook(value, [&measure, &padding, &watching = watching](const std::string&, const at::Tensor& x) {
+      session.hook(value, [&measure, &real, &watching = watching](const std::string& name, const at::Tensor& x) {
         for (Watched* w : watching) {
-          const at::Tensor rows = rows_of(x, w->axis, padding);
+          const at::Tensor rows = rows_of(x, w->axis, real, name);
           if (rows.size(1) == 0) continue;
           measure == "variance" ? w->moments.add_variance(rows) : w->moments.add_sum(rows, measure == "l2");
         }
         return at::Tensor();
       });
     }
-    examples.observe(context, session, graph, values, "activations", [&](const TensorMap& batch) {
-      padding.reset();
-      const auto mask = batch.find("attention_mask");
-      if (mask == batch.end() || mask->second.dim() != 2) return;
-      if (const at::Tensor open = mask->second.ne(0); !open.all().item<bool>()) padding = open;
-    });
+    examples.observe(context, session, graph, values, "activations", [&](const TensorMap& batch) { real = real_positions(batch); });
   }
 
-  /// A value as [length of the axis, elements] f64, padded positions left out where it has [batch, positions, …].
-  static at::Tensor rows_of(const at::Tensor& x, std::size_t axis, const at::Tensor& padding) {
-    at::Tensor kept = x;
-    auto at = static_cast<std::int64_t>(axis);
-    if (padding.defined() && axis >= 2 && x.size(0) == padding.size(0) && x.size(1) == padding.size(1)) {
-      kept = x.flatten(0, 1).index_select(0, padding.flatten().nonzero().flatten());
-      --at;
-    }
+  /// A value as [length of the axis, elements] f64 without padded positions. Values of whole examples have none: [batch, channels].
+  static at::Tensor rows_of(const at::Tensor& x, std::size_t axis, const at::Tensor& real, const std::string& name) {
+    const bool whole = x.dim() == 2 && real.defined() && x.size(0) == real.size(0);
+    const at::Tensor kept = whole ? x : without_padding(x, real, name);
+    const auto at = static_cast<std::int64_t>(axis) - (x.dim() - kept.dim());
+    if (at < 1 && real.defined())
+      throw_unsupported("the data has padding, and channels lie where positions are expected", name,
+                        "give data without padding, such as windows of source/text");
     return kept.movedim(at, 0).reshape({kept.size(at), -1}).to(at::kDouble);
   }
 

@@ -18,6 +18,7 @@
 #include "graph/channels.h"
 #include "run/metric.h"
 #include "run/metric_examples.h"
+#include "run/padding.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
@@ -41,15 +42,17 @@ struct RowMean {
 };
 
 /// Adds the rows of one attention matrix, `scores` [queries, keys] before the softmax, shut positions at -inf or some other
-/// number that no score reaches. The last query stands at the last key. Rows that say nothing are left out: those of padding, whose
-/// own position is shut, and those with one choice only (for the mass: with no position beyond the first and the own).
-void add_rows(const at::Tensor& scores, Measure measure, bool itself, RowMean& mean) {
+/// number that no score reaches. The last query stands at the last key. Rows that say nothing are left out: those of padding, which
+/// are not `real` [queries] (where that is defined) or whose own position is shut, and those with one choice only (for the mass:
+/// with no position beyond the first and the own).
+void add_rows(const at::Tensor& scores, Measure measure, bool itself, const at::Tensor& real, RowMean& mean) {
   constexpr double lowest_score = -5000;  // masks are -inf, the type's lowest number, or -10000
   const std::int64_t queries = scores.size(0), keys = scores.size(1);
   const at::Tensor visible = scores.gt(lowest_score), column = at::arange(keys, at::kLong);
   const at::Tensor own = at::arange(keys - queries, keys, at::kLong).unsqueeze(1);
   const at::Tensor choices = visible.sum(-1);
   at::Tensor counted = choices.ge(measure == Measure::mass ? 3 : 2);
+  if (real.defined()) counted = counted.logical_and(real);
   if (itself) counted = counted.logical_and(visible.gather(1, own.clamp_min(0)).squeeze(1));
   const at::Tensor p =
       at::softmax(at::where(visible, scores, -std::numeric_limits<double>::infinity()).to(scores.scalar_type()), -1);
@@ -157,21 +160,24 @@ class AttentionMetric final : public MetricComponent {
                       std::vector<Watched>& watched) {
     Session session(graph);
     std::vector<std::string> values;
+    at::Tensor real;  // of the batch that runs
     for (auto& watching : watched) {
       values.push_back(watching.value);
-      session.hook(watching.value, [&watching, measure](const std::string&, const at::Tensor& scores) {
+      session.hook(watching.value, [&watching, &real, measure](const std::string&, const at::Tensor& scores) {
         const bool aligned = watching.causal || scores.size(2) == scores.size(3);
         if (!aligned && measure != Measure::entropy)
           throw_unsupported("queries and keys are different sequences, so that no query has a position among the keys",
                             "node " + watching.node, "measure = \"entropy\" needs none");
+        const bool padded = aligned && real.defined() && real.size(0) == scores.size(0) && real.size(1) == scores.size(2);
         for (std::int64_t b = 0; b < scores.size(0); ++b)
           for (std::size_t h = 0; h < watching.unit.size(); ++h)
             if (watching.unit[h] != nobody)
-              add_rows(scores.select(0, b).select(0, static_cast<std::int64_t>(h)), measure, aligned, watching.mean[h]);
+              add_rows(scores.select(0, b).select(0, static_cast<std::int64_t>(h)), measure, aligned,
+                       padded ? real.select(0, b) : at::Tensor(), watching.mean[h]);
         return at::empty({0});  // in the matrix's place: it is not needed any more
       });
     }
-    examples.observe(context, session, graph, values, "attention");
+    examples.observe(context, session, graph, values, "attention", [&](const TensorMap& batch) { real = real_positions(batch); });
   }
 
   /// A unit is worth the mean over its query heads.

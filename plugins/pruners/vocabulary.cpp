@@ -36,10 +36,14 @@ std::string embedding_of(const Graph& graph, std::int64_t tokens) {
   return found;
 }
 
-/// How often each token comes up in the data.
+/// How often each token comes up in the data, padding left out.
 std::vector<std::int64_t> counts_of(const TokenDataset& data, std::int64_t size) {
   std::vector<std::int64_t> counts(static_cast<std::size_t>(size), 0);
-  for (const std::int32_t token : data.tokens()) {
+  const auto tokens = data.tokens();
+  const auto flags = data.flags();
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (!flags.empty() && !(flags[i] & TokenFlag::real)) continue;  // padding
+    const std::int32_t token = tokens[i];
     if (token < 0 || token >= size)
       throw_invalid(fmt::format("the data holds token {}, the tokenizer has {}", token, size), "port data");
     ++counts[static_cast<std::size_t>(token)];

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <set>
 
 #include "formats/images.h"
@@ -229,19 +228,11 @@ class ArraySource final : public Component {
     return from_aten(numbers);
   }
 
-  /// Keeps the examples of the part. The held-out share is drawn by the seed alone, so that `train` and `heldout` of two stages
-  /// never overlap.
+  /// Keeps the examples of the part.
   static void select(Context& context, const Params& params, std::map<std::string, Tensor>& arrays) {
     const std::int64_t count = arrays.begin()->second.shape.at(0);
     const std::string part = params.text("part");
-    std::vector<std::int64_t> kept(static_cast<std::size_t>(count));
-    std::iota(kept.begin(), kept.end(), 0);
-    if (part != "all") {
-      kept = shuffled(count, context.seed());
-      const auto held = kept.begin() + static_cast<std::int64_t>(params.number("share") * static_cast<double>(count) + 0.5);
-      part == "heldout" ? kept.erase(held, kept.end()) : kept.erase(kept.begin(), held);
-      std::sort(kept.begin(), kept.end());
-    }
+    std::vector<std::int64_t> kept = examples_of_part(count, part, params.number("share"), context.seed());
     if (const auto limit = params.integer("limit"); limit > 0 && limit < static_cast<std::int64_t>(kept.size()))
       kept.resize(static_cast<std::size_t>(limit));
     if (kept.empty())

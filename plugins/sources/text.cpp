@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 
 #include "formats/model_artifact.h"
 #include "formats/tokenizer.h"
@@ -44,23 +43,6 @@ std::vector<std::int32_t> token_stream(Context& context, const Tokenizer& tokeni
   return stream;
 }
 
-/// Numbers of the windows that belong to a part, ascending. The held-out share is drawn by the seed alone, so that `train` and
-/// `heldout` of two stages never overlap.
-std::vector<std::int64_t> windows_of_part(std::int64_t count, const std::string& part, double share, std::uint64_t seed) {
-  std::vector<std::int64_t> order(static_cast<std::size_t>(count));
-  std::iota(order.begin(), order.end(), 0);
-  if (part == "all") return order;
-  order = shuffled(count, seed);
-  const auto held = order.begin() + static_cast<std::int64_t>(share * static_cast<double>(count) + 0.5);
-  if (part == "heldout") {
-    order.erase(held, order.end());
-  } else {
-    order.erase(order.begin(), held);
-  }
-  std::sort(order.begin(), order.end());
-  return order;
-}
-
 class TextSource final : public Component {
  public:
   void run(Context& context) override {
@@ -74,9 +56,6 @@ class TextSource final : public Component {
                     "parameter stride", "give stride = 0, or part = \"all\"");
     }
     const Artifact& tokenizer_artifact = context.input("tokenizer");
-    if (const auto absent = tokenizer_artifact.meta.value("absent", std::string()); !absent.empty()) {
-      throw_invalid("the tokenizer is empty: " + absent, "port tokenizer", "give that stage a tokenizer, or name another stage's");
-    }
     const auto tokenizer = load_tokenizer(context, tokenizer_artifact);
     const bool bos = params.flag("bos");
     if (bos && tokenizer->bos() < 0) throw_invalid("the tokenizer has no BOS token", "parameter bos", "give bos = false");
@@ -87,7 +66,7 @@ class TextSource final : public Component {
     const std::int64_t text_tokens = sequence - (bos ? 1 : 0);  // of each window
     const auto length = static_cast<std::int64_t>(stream.size());
     const std::int64_t count = length < text_tokens ? 0 : (length - text_tokens) / stride_of(stride, bos) + 1;
-    auto windows = windows_of_part(count, part, params.number("share"), context.seed());
+    auto windows = examples_of_part(count, part, params.number("share"), context.seed());
     if (const auto limit = params.integer("limit"); limit > 0 && limit < static_cast<std::int64_t>(windows.size())) {
       windows.resize(static_cast<std::size_t>(limit));
     }

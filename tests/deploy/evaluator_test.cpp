@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/argmax.h>
 #include <ATen/ops/log_softmax.h>
 
@@ -6,6 +7,7 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <cmath>
+#include <fstream>
 
 #include "deploy/tiny.h"
 #include "run/arrays.h"
@@ -72,6 +74,71 @@ TEST_CASE("perplexity follows the protocol, for the model and for its packages")
   const Outcome of_int8 = tiny.workshop.run(
       "evaluator/perplexity", {{"package", tiny.package("backend/openvino", tiny.quantized())}, {"data", tiny.heldout}});
   CHECK(of_int8.figures.at("perplexity") == Approx(expected).epsilon(0.05));
+}
+
+TEST_CASE("where data is examples, each is measured alone, by its tokens that count") {
+  Tiny& tiny = Tiny::get();
+  const auto file = tiny.workshop.folder() / "chats.jsonl";
+  std::ofstream(file) << R"({"messages": [{"role": "user", "content": "the red"}, {"role": "assistant", "content": "fox"}]})"
+                      << "\n"
+                      << R"({"messages": [{"role": "user", "content": "so"}]})"
+                      << "\n"
+                      << R"({"messages": [{"role": "assistant", "content": "a"}, {"role": "user", "content": "?"},)"
+                      << R"( {"role": "assistant", "content": "the cat"}, {"role": "user", "content": "and"}]})"
+                      << "\n";
+  const auto source = [&](const Json& more) {
+    Json params{{"files", {file.string()}}, {"sequence", 64}, {"turn", "{role} {content}<|end|>\n"}};
+    params.update(more);
+    return tiny.workshop.run("source/jsonl", {{"tokenizer", tiny.tokenizer}}, params).outputs.at("data");
+  };
+  const Artifact chats = source(Json::object());
+  const TokenDataset data(tiny.workshop.context(), chats);
+  REQUIRE(data.count() == 2);
+  const Artifact int8 = tiny.quantized();
+  const auto original = language_model(tiny.graph(tiny.model), {2, false}),
+             candidate = language_model(tiny.graph(int8), {2, false});
+  double nll = 0, kl = 0, counted = 0;
+  for (std::int64_t w = 0; w < data.count(); ++w) {
+    std::vector<std::int64_t> fed;
+    std::vector<std::int64_t> asked;
+    for (std::int64_t i = 0; i < 64; ++i) {
+      const auto at = static_cast<std::size_t>(64 * w + i);
+      if (!(data.flags()[at] & TokenFlag::real)) break;
+      fed.push_back(data.tokens()[at]);
+      if (data.flags()[at] & TokenFlag::counted) asked.push_back(i);
+    }
+    original->reset();
+    candidate->reset();
+    const at::Tensor p = at::log_softmax(original->feed(fed, true).to(at::kDouble), 1),
+                     q = at::log_softmax(candidate->feed(fed, true).to(at::kDouble), 1);
+    for (const std::int64_t i : asked) {
+      nll -= p[i - 1][fed[static_cast<std::size_t>(i)]].item<double>();
+      kl += (p[i - 1].exp() * (p[i - 1] - q[i - 1])).sum().item<double>();
+    }
+    counted += static_cast<double>(asked.size());
+  }
+  CHECK(counted == 3 + 1 + 1 + 1 + 7 + 1);  // what the assistant says, and its ends
+  const Outcome made = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", chats}});
+  CHECK(made.figures.at("nll") == Approx(nll / counted).epsilon(1e-6));
+  CHECK(made.figures.at("tokens") == counted);
+  CHECK(made.details.at("samples.tokens") == Json({4.0, 10.0}));
+  for (const char* backend : {"backend/openvino", "backend/onnxruntime"}) {
+    INFO(backend);
+    const Outcome deployed =
+        tiny.workshop.run("evaluator/perplexity", {{"package", tiny.package(backend, tiny.model)}, {"data", chats}});
+    CHECK(deployed.figures.at("nll") == Approx(nll / counted).epsilon(1e-5));
+  }
+  const Outcome agreement = tiny.workshop.run("evaluator/agreement", {{"model", int8}, {"original", tiny.model}, {"data", chats}});
+  CHECK(agreement.figures.at("kl") == Approx(kl / counted).epsilon(1e-5));
+  CHECK(agreement.figures.at("tokens") == counted);
+
+  // Longer padding changes nothing, and one window may be asked for; windows of another cut are refused.
+  const Outcome longer = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", source({{"sequence", 200}})}});
+  CHECK(longer.figures.at("nll") == made.figures.at("nll"));
+  const Outcome one = tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", chats}}, {{"limit", 1}});
+  CHECK(one.figures.at("tokens") == 4);
+  for (const char* name : {"window", "stride"})
+    CHECK(refused([&] { tiny.workshop.run("evaluator/perplexity", {{"model", tiny.model}, {"data", chats}}, {{name, 32}}); }));
 }
 
 TEST_CASE("quality has an interval over windows, and keeps what it was made of") {

@@ -191,6 +191,44 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
   }
 }
 
+TEST_CASE("conversations in JSON Lines train the assistant and are measured by what it says") {
+  const Workshop shop;
+  fs::copy_file(fs::path(std::getenv("ESPALIER_SOURCE")) / "tests/e2e/chat.toml", shop.recipe(),
+                fs::copy_options::overwrite_existing);
+  {  // the answer is the question's last word, twice; what the user says cannot be foretold
+    std::ofstream file(shop.folder() / "chats.jsonl");
+    unsigned state = 7;
+    const char* words[] = {"cat", "dog", "fox", "owl", "hen", "ant"};
+    for (int i = 0; i < 120; ++i) {
+      state = state * 1664525u + 1013904223u;
+      const std::string first = words[(state >> 8) & 3], last = words[(state >> 16) % 6];
+      if (i == 60) file << "no conversation\n";
+      file << Json{{"messages",
+                    {{{"role", "user"}, {"content", first + " " + last}}, {{"role", "assistant"}, {"content", last + " " + last}}}}}
+                  .dump()
+           << "\n";
+    }
+  }
+  const Json run = shop.run();
+  auto stages = by_name(run);
+  const auto figure = [&](const char* stage, const char* name) { return stages.at(stage)["figures"][name].get<double>(); };
+  CHECK(figure("train", "examples") + figure("heldout", "examples") == 120);
+  CHECK(figure("train", "lines_bad") + figure("heldout", "lines_bad") == 1);
+  // An answer is two words of three letters, the space between them and the end.
+  CHECK(figure("heldout", "tokens_counted") == 8 * figure("heldout", "examples"));
+  CHECK(figure("quality", "tokens") == figure("heldout", "tokens_counted"));
+  CHECK(figure("quality_base", "perplexity") > 50);
+  CHECK(figure("quality", "perplexity") < 3);
+  // The loop's held-out loss and the evaluator's are the same figure.
+  CHECK(std::abs(figure("tuned", "heldout_loss_before") / figure("quality_base", "nll") - 1) < 1e-3);
+  CHECK(std::abs(figure("tuned", "heldout_loss_after") / figure("quality", "nll") - 1) < 1e-2);
+  REQUIRE(with_status(shop.run(), "cached").size() == run["stages"].size());
+
+  const Call planned = shop.call("plan " + quoted(shop.recipe().string()) + " --estimate --json");
+  INFO(planned.out << shop.errors());
+  REQUIRE(planned.code == 0);
+}
+
 TEST_CASE("a plan can be estimated before anything but its sources has run") {
   const Workshop shop;
   const Call planned = shop.call("plan " + quoted(shop.recipe().string()) + " --estimate --json");

@@ -6,57 +6,15 @@
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
 
+#include "memory_context.h"
 #include "run/metric.h"
 #include "sdk/error.h"
 
 using namespace espalier;
+using namespace espalier::test;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
-
-/// Blobs in memory; nothing else of a stage.
-class MemoryContext final : public Context {
- public:
-  const Params& params() const override { return params_; }
-  const Artifact& input(std::string_view) const override { throw Error(ErrorCode::internal, "no inputs"); }
-  bool has_input(std::string_view) const override { return false; }
-  std::vector<Artifact> inputs(std::string_view) const override { return {}; }
-  MappedFile map(const BlobRef& blob) const override { return MappedFile(path(blob)); }
-  std::filesystem::path path(const BlobRef& blob) const override { return folder_ / blob.digest.hex(); }
-  std::uint64_t seed() const override { return 0; }
-  int threads() const override { return 1; }
-  const std::string& device() const override { return device_; }
-  BlobRef put(std::span<const std::byte> bytes) override {
-    const BlobRef blob{sha256(bytes), bytes.size()};
-    std::FILE* file = std::fopen(path(blob).c_str(), "wb");
-    std::fwrite(bytes.data(), 1, bytes.size(), file);
-    std::fclose(file);
-    return blob;
-  }
-  BlobRef put(std::span<const std::byte> bytes, const Digest&) override { return put(bytes); }
-  BlobRef put_file(const std::filesystem::path&) override { return {}; }
-  void output(std::string_view, Artifact) override {}
-  void figure(std::string_view, double) override {}
-  void detail(std::string_view, Json) override {}
-  void log(LogLevel, std::string_view) override {}
-  void progress(const Progress&) override {}
-  void check_cancelled() const override {}
-  std::filesystem::path scratch() override { return folder_; }
-  ComponentHandle component(std::string_view) override { return {}; }
-  ComponentHandle component_for(const Artifact&) override { return {}; }
-
-  MemoryContext()
-      : folder_(std::filesystem::temp_directory_path() /
-                ("espalier-run-" + std::to_string(reinterpret_cast<std::uintptr_t>(this)))) {
-    std::filesystem::create_directories(folder_);
-  }
-  ~MemoryContext() override { std::filesystem::remove_all(folder_); }
-
- private:
-  std::filesystem::path folder_;
-  Params params_;
-  std::string device_ = "cpu";
-};
 
 Artifact token_artifact(MemoryContext& context, const std::vector<std::int32_t>& tokens, std::int64_t count,
                         std::int64_t sequence) {
@@ -64,6 +22,14 @@ Artifact token_artifact(MemoryContext& context, const std::vector<std::int32_t>&
   artifact.type = ArtifactType::dataset;
   artifact.meta = {{"kind", "tokens"}, {"count", count}, {"sequence", sequence}, {"tokenizer", "abc"}};
   artifact.blobs["tokens.i32"] = context.put(std::as_bytes(std::span(tokens)));
+  return artifact;
+}
+
+Artifact flagged(MemoryContext& context, const std::vector<std::int32_t>& tokens, const std::vector<std::uint8_t>& flags,
+                 std::int64_t count, std::int64_t sequence) {
+  Artifact artifact = token_artifact(context, tokens, count, sequence);
+  artifact.meta["flags"] = true;
+  artifact.blobs["flags.u8"] = context.put(std::as_bytes(std::span(flags)));
   return artifact;
 }
 
@@ -91,6 +57,70 @@ TEST_CASE("a data set whose bytes do not match its description is refused") {
   Artifact other = token_artifact(context, tokens, 2, 3);
   other.meta["kind"] = "images";
   CHECK_THROWS_WITH(TokenDataset(context, other), ContainsSubstring("images"));
+}
+
+TEST_CASE("flags tell padding and what counts") {
+  MemoryContext context;
+  // Two windows of four: an example of three tokens of which the last counts, and one of two that has a flag on its first.
+  const Artifact artifact = flagged(context, {1, 2, 3, 0, 4, 5, 0, 0}, {1, 1, 3, 0, 3, 3, 0, 0}, 2, 4);
+  const TokenDataset data(context, artifact);
+  const TensorMap batch = data.batch({1, 0});
+  const auto is = [&](const char* name, const at::Tensor& expected) { return batch.at(name).equal(expected.reshape({2, 4})); };
+  CHECK(is("input_ids", at::tensor({4, 5, 0, 0, 1, 2, 3, 0}, at::kLong)));
+  CHECK(is("attention_mask", at::tensor({1, 1, 0, 0, 1, 1, 1, 0}, at::kLong)));
+  CHECK(is("position_ids", at::tensor({0, 1, 1, 1, 0, 1, 2, 2}, at::kLong)));
+  CHECK(is("labels", at::tensor({-1, 5, -1, -1, -1, -1, 3, -1}, at::kLong)));
+  CHECK(data.weight({0}) == 1);
+  CHECK(data.weight({0, 1}) == 2);
+  CHECK(data.flags().size() == 8);
+  Graph graph;
+  graph.inputs = {{"input_ids", DType::i64, {}}, {"attention_mask", DType::i64, {}}};
+  const TensorMap inputs = inputs_for(graph, batch);
+  CHECK(inputs.size() == 2);
+  CHECK(inputs.at("attention_mask").equal(batch.at("attention_mask")));
+  const TokenDataset plain(context, token_artifact(context, {1, 2, 3, 4}, 2, 2));
+  CHECK(plain.weight({0, 1}) == 2);
+  CHECK(plain.flags().empty());
+  CHECK_FALSE(plain.batch({0}).contains("labels"));
+}
+
+TEST_CASE("flags that say what cannot be are refused by their token") {
+  MemoryContext context;
+  const auto refused = [&](const std::vector<std::uint8_t>& flags) {
+    try {
+      const TokenDataset data(context, flagged(context, {1, 2, 3, 4, 5, 6}, flags, 2, 3));
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::invalid_input);
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  CHECK(refused({1, 3, 0, 1, 3, 3}) == "accepted");
+  CHECK_THAT(refused({1, 3, 0, 0, 3, 3}), ContainsSubstring("token 0 of window 1 is padding, at the front"));
+  CHECK_THAT(refused({1, 0, 3, 1, 3, 3}), ContainsSubstring("token 2 of window 0 is real behind padding"));
+  CHECK_THAT(refused({1, 3, 2, 1, 3, 3}), ContainsSubstring("token 2 of window 0 is padding that counts"));
+  CHECK_THAT(refused({1, 3, 1, 1, 7, 3}), ContainsSubstring("token 1 of window 1 has flags that mean nothing"));
+  CHECK_THAT(refused({3, 1, 1, 3, 1, 0}), ContainsSubstring("no token of the data counts"));
+  CHECK_THAT(refused({1, 3, 1, 1, 3}), ContainsSubstring("5 flags for 6 tokens"));
+  CHECK_THAT(refused({}), ContainsSubstring("0 flags for 6 tokens"));
+  Artifact artifact = flagged(context, {1, 2}, {1, 3}, 1, 2);
+  artifact.meta.erase("flags");
+  CHECK_THROWS_WITH(TokenDataset(context, artifact), ContainsSubstring("does not tell of"));
+  artifact.meta["flags"] = true;
+  artifact.blobs.erase("flags.u8");
+  CHECK_THROWS_WITH(TokenDataset(context, artifact), ContainsSubstring("no blob \"flags.u8\""));
+}
+
+TEST_CASE("a part and the rest make the whole, by the seed alone") {
+  const auto all = examples_of_part(100, "all", 0.25, 1), held = examples_of_part(100, "heldout", 0.25, 1);
+  auto together = examples_of_part(100, "train", 0.25, 1);
+  CHECK(held.size() == 25);
+  CHECK(std::is_sorted(held.begin(), held.end()));
+  together.insert(together.end(), held.begin(), held.end());
+  std::sort(together.begin(), together.end());
+  CHECK(together == all);
+  CHECK(examples_of_part(100, "heldout", 0.25, 2) != held);
+  CHECK(examples_of_part(0, "train", 0.5, 1).empty());
 }
 
 TEST_CASE("model and data must come from one tokenizer") {
