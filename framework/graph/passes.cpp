@@ -117,6 +117,14 @@ std::vector<PassReport> optimize(Graph& graph, const std::vector<std::string>& n
   return reports;
 }
 
+std::vector<PassReport> normal_form(Graph& graph) {
+  static const std::set<std::string, std::less<>> later{"batch-norm", "gemm", "layout"};
+  std::vector<std::string> names;
+  for (const auto& pass : all_passes())
+    if (!later.contains(pass.name)) names.push_back(pass.name);
+  return optimize(graph, names);
+}
+
 void replace_uses(Graph& graph, const std::string& from, const std::string& to) {
   if (from == to) return;
   for (auto& node : graph.nodes) rename_reads(node, from, to);

@@ -11,6 +11,7 @@
 
 #include "graph/gaussian.h"
 #include "graph/op.h"
+#include "run/block_channels.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -23,27 +24,6 @@ void check_shapes(const at::Tensor& student, const at::Tensor& teacher, const st
   throw_invalid(fmt::format("{}: the student's values have shape [{}], the teacher's [{}]", label, fmt::join(student.sizes(), ", "),
                             fmt::join(teacher.sizes(), ", ")),
                 "ports student, teacher", "compare layers of one resolution, or leave them out of layer_map");
-}
-
-struct Channels {
-  std::int64_t axis, width;
-  std::size_t rank;
-};
-
-/// Where the channels of a block's output lie: axis 1 where convolutions make them, the last elsewhere.
-Channels channels_of(const Graph& graph, const ValueMap& values, const Block& block, const std::string& label) {
-  const auto found = values.find(block.output);
-  const bool known = found != values.end() && found->second.rank_known && found->second.shape.size() >= 2;
-  const bool images =
-      std::any_of(block.nodes.begin(), block.nodes.end(), [&](std::size_t n) { return graph.nodes[n].op == "Conv"; });
-  if (known) {
-    const Shape& shape = found->second.shape;
-    const std::size_t axis = images && shape.size() >= 3 ? 1 : shape.size() - 1;
-    if (shape[axis].known()) return {static_cast<std::int64_t>(axis), shape[axis].value(), shape.size()};
-  }
-  throw_unsupported(fmt::format("{}: the width of its output {} is not known", label,
-                                known ? fmt::format("\"{}\" {}", block.output, text(found->second.shape)) : block.output),
-                    "losses.hidden", "leave the block out of layer_map");
 }
 
 /// [from, to] with orthonormal rows or columns, from a seed.
@@ -131,8 +111,9 @@ void FeatureLosses::compare_hidden(const std::vector<Block>& students, const std
   const auto of_student = infer(original_), of_teacher = infer(teacher_);
   for (std::size_t i = 0; i < pairs.size(); ++i) {
     const Block &own = students[pairs[i].student], &other = teachers[pairs[i].teacher];
-    const auto from = channels_of(original_, of_student, own, "student, " + rows_[i].student);
-    const auto to = channels_of(teacher_, of_teacher, other, "teacher, " + rows_[i].teacher);
+    const char *place = "losses.hidden", *hint = "leave the block out of layer_map";
+    const auto from = block_channels(original_, of_student, own, "student, " + rows_[i].student, place, hint);
+    const auto to = block_channels(teacher_, of_teacher, other, "teacher, " + rows_[i].teacher, place, hint);
     rows_[i].width = from.width;
     rows_[i].teacher_width = to.width;
     const auto label = fmt::format("hidden states of {} and {}", rows_[i].student, rows_[i].teacher);

@@ -16,29 +16,6 @@ namespace {
 
 constexpr const char* place = "parameter layer_map";
 
-std::size_t block_named(const std::vector<Block>& blocks, std::string_view name, const char* whose) {
-  std::size_t number = 0;
-  const auto end = std::from_chars(name.data(), name.data() + name.size(), number);
-  if (end.ec == std::errc() && end.ptr == name.data() + name.size()) {
-    if (number < blocks.size()) return number;
-    throw_invalid(fmt::format("layer_map: the {} has no block {}", whose, name), place,
-                  fmt::format("its blocks are 0 ({}) to {} ({})", blocks.front().scope, blocks.size() - 1, blocks.back().scope));
-  }
-  std::optional<std::size_t> found;
-  std::vector<std::string> scopes;
-  for (std::size_t i = 0; i < blocks.size(); ++i) {
-    scopes.push_back(blocks[i].scope);
-    if (name.empty() || blocks[i].scope != dotted(name)) continue;
-    if (found)
-      throw_invalid(fmt::format("layer_map: several blocks of the {} are called \"{}\"", whose, name), place, "use numbers");
-    found = i;
-  }
-  if (!found)
-    throw_invalid(fmt::format("layer_map: the {} has no block \"{}\"", whose, name), place,
-                  fmt::format("blocks are: {}", fmt::join(scopes, ", ")));
-  return *found;
-}
-
 /// Numbers of blocks by run.
 std::vector<std::vector<std::size_t>> runs_of(const std::vector<Block>& blocks) {
   std::vector<std::vector<std::size_t>> runs;
@@ -67,6 +44,30 @@ std::vector<LayerPair> uniform(const std::vector<Block>& student, const std::vec
 
 }  // namespace
 
+std::size_t block_named(const std::vector<Block>& blocks, std::string_view name, const std::string& whose,
+                        const std::string& place) {
+  if (blocks.empty()) throw_invalid(fmt::format("{} has no repeated blocks", whose), place);
+  std::size_t number = 0;
+  const auto end = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (end.ec == std::errc() && end.ptr == name.data() + name.size()) {
+    if (number < blocks.size()) return number;
+    throw_invalid(fmt::format("{} has no block {}", whose, name), place,
+                  fmt::format("its blocks are 0 ({}) to {} ({})", blocks.front().scope, blocks.size() - 1, blocks.back().scope));
+  }
+  std::optional<std::size_t> found;
+  std::vector<std::string> scopes;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    scopes.push_back(blocks[i].scope);
+    if (name.empty() || blocks[i].scope != dotted(name)) continue;
+    if (found) throw_invalid(fmt::format("{} has several blocks called \"{}\"", whose, name), place, "use numbers");
+    found = i;
+  }
+  if (!found)
+    throw_invalid(fmt::format("{} has no block \"{}\"", whose, name), place,
+                  fmt::format("blocks are: {}", fmt::join(scopes, ", ")));
+  return *found;
+}
+
 std::string block_label(const std::vector<Block>& blocks, std::size_t number) {
   const auto& scope = blocks[number].scope;
   return scope.empty() ? fmt::format("block {}", number) : fmt::format("block {} ({})", number, scope);
@@ -94,8 +95,8 @@ std::vector<LayerPair> map_layers(const std::vector<Block>& student, const std::
   for (std::size_t i = 0; i < asked.size(); ++i) {
     const std::string_view entry = asked[i];
     const auto colon = entry.find(':');
-    const LayerPair pair{numbers ? i : block_named(student, entry.substr(0, colon), "student"),
-                         block_named(teacher, numbers ? entry : entry.substr(colon + 1), "teacher")};
+    const LayerPair pair{numbers ? i : block_named(student, entry.substr(0, colon), "layer_map: the student", place),
+                         block_named(teacher, numbers ? entry : entry.substr(colon + 1), "layer_map: the teacher", place)};
     if (!seen.insert(pair.student).second)
       throw_invalid(fmt::format("layer_map: {} of the student stands there twice", block_label(student, pair.student)), place,
                     "a block learns from one block");

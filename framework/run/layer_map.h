@@ -1,5 +1,6 @@
 #pragma once
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "graph/blocks.h"
@@ -17,6 +18,11 @@ struct LayerPair {
 /// blocks, for a name that is none, and for a map that gives one block of the student two teachers.
 std::vector<LayerPair> map_layers(const std::vector<Block>& student, const std::vector<Block>& teacher,
                                   const std::vector<std::string>& asked);
+
+/// The block that `name` means: a number, or a scope. Throws Error(invalid_input) with `place` for a name that is none or of
+/// several blocks; messages begin with `whose` ("layer_map: the teacher").
+std::size_t block_named(const std::vector<Block>& blocks, std::string_view name, const std::string& whose,
+                        const std::string& place);
 
 /// What messages call block `number`: "block 3 (model.layers.3)".
 std::string block_label(const std::vector<Block>& blocks, std::size_t number);

@@ -55,7 +55,12 @@ Window::Window(const RunView& view, const at::Tensor& x, std::vector<std::int64_
       begin[i] = mode == "SAME_UPPER" ? total / 2 : total - total / 2;
       end[i] = total - begin[i];
     }
-    const std::int64_t room = length + begin[i] + end[i] - span;
+    std::int64_t room = length + begin[i] + end[i] - span;
+    // With ceil_mode one window may reach beyond a short axis: what lies there is neither summed nor counted.
+    if (room < 0 && ceil && room + strides[i] > 0 && dilations[i] == 1) {
+      kernel[i] += room;
+      room = 0;
+    }
     if (room < 0) view.fail(fmt::format("a window of {} does not fit an axis of length {} with its padding", span, length));
     std::int64_t count = (ceil ? room + strides[i] - 1 : room) / strides[i] + 1;
     if (ceil && (count - 1) * strides[i] >= length + begin[i]) --count;

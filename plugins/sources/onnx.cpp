@@ -11,6 +11,7 @@
 #include "formats/model_artifact.h"
 #include "formats/onnx.h"
 #include "formats/tokenizer.h"
+#include "graph/passes.h"
 #include "sdk/plugin.h"
 
 namespace fs = std::filesystem;
@@ -83,6 +84,16 @@ std::string read_text(const fs::path& path) {
   return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
 }
 
+/// Heads and widths are found in the operators that an exporter spelled out, not in their spelling.
+void normalise(Context& context, Graph& graph) {
+  const std::size_t nodes = graph.nodes.size();
+  Json rows = Json::array();
+  for (const PassReport& report : normal_form(graph))
+    if (report.changes > 0) rows.push_back({report.pass, report.changes, fmt::format("{}", fmt::join(report.notes, "; "))});
+  context.detail("normal_form", {{"columns", {"pass", "changes", "what it did"}}, {"rows", std::move(rows)}});
+  context.log(LogLevel::info, fmt::format("{} nodes, {} in normal form", nodes, graph.nodes.size()));
+}
+
 class OnnxSource final : public Component {
  public:
   void run(Context& context) override {
@@ -93,6 +104,7 @@ class OnnxSource final : public Component {
     Graph graph = parse_onnx(file.bytes(), file.owner(), std::ref(data), path.string());
     check_declared(context, data, params.paths("data"));
     context.check_cancelled();
+    if (params.flag("normal_form")) normalise(context, graph);
     if (params.has("task")) graph.metadata["espalier.task"] = params.text("task");
     // What an earlier owner of the file said of its tokenizer holds in that store only.
     graph.metadata.erase("espalier.tokenizer");
@@ -130,7 +142,8 @@ ESPALIER_PLUGIN(R"json({
       {"name": "path", "type": "path", "required": true, "help": "the .onnx file"},
       {"name": "data", "type": "list<path>", "default": [], "help": "files of external data that the model refers to, all of them; they lie beside it"},
       {"name": "task", "type": "string", "help": "what the model does, for later stages: causal-lm, image-classification, …"},
-      {"name": "tokenizer_file", "type": "path", "help": "the model's tokenizer.json"}
+      {"name": "tokenizer_file", "type": "path", "help": "the model's tokenizer.json"},
+      {"name": "normal_form", "type": "boolean", "default": true, "help": "write what exporters spell out (norms, attention, rotary embeddings) as the operators it stands for, in opset 23, so that heads and widths can be cut; false keeps the file's own nodes"}
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,

@@ -20,6 +20,8 @@ TEST_CASE("MatMul follows NumPy's ranks, sums over K and links batch, M and N") 
   CHECK(SingleNode("MatMul").input({5, 7}).input({7}).shape() == "[5]");
   CHECK(SingleNode("MatMul").input({7}).input({7}).shape() == "[]");
   CHECK(SingleNode("MatMul").input({5, 7}).input({7}).links() == Texts{"i0.0=o0.0", "i0.1=i1.0"});
+  // A batch that may turn out to be one leaves nothing free that it meets.
+  CHECK(SingleNode("MatMul").input({sym("n"), 5, 7}).input({8, 7, 3}).marks() == Texts{"pin i0.0", "pin o0.0"});
   CHECK(SingleNode("MatMul").input({5, 7}).input({8, 3}).refusal() == "the matrices do not fit: 7 does not fit 8");
   CHECK(SingleNode("MatMul").input({}).input({8, 3}).refusal() == "a scalar has no matrix product");
   CHECK(SingleNode("MatMul").input({2, 5, 7}).input({3, 7, 3}).refusal() != "");

@@ -70,7 +70,7 @@ int model_info(int argc, char** argv) {
       {"format", format},       {"nodes", nodes},         {"inputs", border(graph.inputs)}, {"outputs", border(graph.outputs)},
       {"operators", operators}, {"unknown", unknown},     {"parameters", parameters},       {"weight_bytes", bytes},
       {"weight_types", types},  {"opsets", graph.opsets}, {"metadata", graph.metadata}};
-  optimize(graph);
+  normal_form(graph);
   info["nodes_normal"] = graph.nodes.size();
   info["macs"] = total_cost(graph, infer(graph), {}).macs;
   print_line(info);
@@ -110,7 +110,7 @@ double free_elements(const Graph& graph, const std::vector<CoupledGroup>& groups
 int model_groups(int argc, char** argv) {
   const Json request = request_of(argc, argv);
   Graph graph = read_model_file(request.at("file").get<std::string>());
-  optimize(graph);
+  normal_form(graph);
   const ValueMap values = infer(graph);
   const double all = total_cost(graph, values, {}).macs;
   const auto groups = coupled_groups(graph, values, request.value("pinned", false));
@@ -175,7 +175,7 @@ int model_run(int argc, char** argv) {
   at::set_num_threads(request.at("threads").get<int>());
   const fs::path model = request.at("file").get<std::string>(), out = request.at("out").get<std::string>();
   Graph graph = read_model_file(model);
-  optimize(graph);
+  normal_form(graph);
   std::map<std::string, DType> declared;
   for (const Value& output : graph.outputs) declared[output.name] = output.dtype;
   TensorMap inputs;

@@ -45,8 +45,9 @@ void axes_matmul(const NodeView& view, AxisMaps& maps) {
       const std::size_t o = i + batch - own;
       if (in[i] == out[o])
         maps.same(AxisMaps::in(slot, i), AxisMaps::out(0, o));
-      else if (in[i] != Dim(1))
-        maps.pin(AxisMaps::in(slot, i), "broadcast of " + in[i].text() + " against " + out[o].text() + " is not decided");
+      else if (in[i] != Dim(1))  // a symbol that may turn out to be 1: what it meets depends on it
+        for (const auto port : {AxisMaps::in(slot, i), AxisMaps::out(0, o)})
+          maps.pin(port, "broadcast of " + in[i].text() + " against " + out[o].text() + " is not decided");
     }
   }
 }

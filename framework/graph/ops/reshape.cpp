@@ -145,30 +145,36 @@ void link_reshape(const NodeView& view, AxisMaps& maps) {
   }
 }
 
-/// The shape input after a cut: a number where an axis is known, else what copies (0) or infers (-1) it; nothing when a second axis
-/// would have to be inferred.
-std::optional<Integers> target(const Node& node, const Shape& in, const Shape& out) {
-  const bool copies = node.integer("allowzero", 0) == 0;
+/// The shape input after a cut.
+struct Target {
   Integers shape;
-  bool open = false;
-  for (std::size_t i = 0; i < out.size(); ++i) {
-    if (out[i].known()) {
-      if (out[i].constant() == 0 && copies && !(i < in.size() && in[i] == out[i])) return std::nullopt;
-      shape.push_back(out[i].constant());
-    } else if (copies && i < in.size() && in[i] == out[i]) {
-      shape.push_back(0);
-    } else {
-      if (open) return std::nullopt;
-      open = true;
-      shape.push_back(-1);
+  bool copies = true;  ///< 0 means the input's own length (allowzero = 0)
+};
+
+/// A number where an axis is known, else what copies (0) or infers (-1) it; nothing when a second axis would have to be inferred.
+/// Lengths of 0 can be written as they are where nothing is copied.
+std::optional<Target> target(const Shape& in, const Shape& out) {
+  for (const bool copies : {true, false}) {
+    Target target{{}, copies};
+    int open = 0;
+    bool clash = false;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const bool own = i < in.size() && in[i] == out[i];
+      clash = clash || (copies && out[i] == Dim(0) && !own);
+      if (out[i].known())
+        target.shape.push_back(out[i].constant());
+      else
+        target.shape.push_back(copies && own ? 0 : (++open, -1));
     }
+    const bool empty = std::find(out.begin(), out.end(), Dim(0)) != out.end();
+    if (!clash && open <= 1 && (copies || open == 0 || !empty)) return target;
   }
-  return shape;
+  return std::nullopt;
 }
 
 void axes_reshape(const NodeView& view, AxisMaps& maps) {
   pin_input(view, maps, 1, "the shape of a Reshape");
-  if (target(view.node, view.in(0).shape, view.out(0).shape)) {
+  if (target(view.in(0).shape, view.out(0).shape)) {
     link_reshape(view, maps);
     return;
   }
@@ -189,13 +195,16 @@ void adjust_reshape(Adjust& adjust) {
     out[i] = kept_length(adjust, y, i);
   }
   if (!cut) return;
-  const auto shape = target(adjust.node, in, out);
-  if (!shape)
+  const auto wanted = target(in, out);
+  if (!wanted)
     NodeView{adjust.graph, adjust.node, adjust.before}.fail("the shape after the cut cannot be written down: " + text(out));
-  if (adjust.graph.opset() < 5)
-    adjust.node.attributes["shape"] = *shape;
-  else
-    adjust.set_constant(1, index_list(*shape));
+  if (adjust.graph.opset() < 5) {
+    adjust.node.attributes["shape"] = wanted->shape;
+    return;
+  }
+  adjust.set_constant(1, index_list(wanted->shape));
+  adjust.node.attributes.erase("allowzero");
+  if (!wanted->copies) adjust.node.attributes["allowzero"] = std::int64_t{1};
 }
 
 std::size_t flatten_axis(const NodeView& view) {

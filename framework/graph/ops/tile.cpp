@@ -6,24 +6,23 @@ namespace {
 using namespace ops;
 
 /// Copies along each axis; nothing where only running tells. Before opset 6 one axis, by two scalars.
-std::vector<std::optional<std::int64_t>> copies(const NodeView& view) {
+std::vector<std::optional<Dim>> copies(const NodeView& view) {
   const std::size_t rank = view.in(0).shape.size();
-  std::vector<std::optional<std::int64_t>> out(rank);
+  std::vector<std::optional<Dim>> out(rank);
   if (view.graph.opset() < 6) {
     const auto count = view.integers(1), axis = view.integers(2);
     if (!count || !axis) return out;
     if (count->size() != 1 || axis->size() != 1) view.fail("tiles and axis are no single numbers");
-    out.assign(rank, 1);
-    out[normalized(view, *axis, rank)[0]] = (*count)[0];
+    out.assign(rank, Dim(1));
+    out[normalized(view, *axis, rank)[0]] = Dim((*count)[0]);
   } else {
     check_rank(view, 1, 1);
     check_equal(view, view.in(1).shape[0], static_cast<std::int64_t>(rank), "the number of repeats and the rank differ");
     const Content repeats = view.in(1).content;
-    for (std::size_t i = 0; repeats && i < rank; ++i)
-      if ((*repeats)[i].known()) out[i] = (*repeats)[i].constant();
+    for (std::size_t i = 0; repeats && i < rank; ++i) out[i] = (*repeats)[i];
   }
   for (const auto& n : out)
-    if (n && *n < 0) view.fail(std::to_string(*n) + " copies");
+    if (n && n->known() && n->constant() < 0) view.fail(n->text() + " copies");
   return out;
 }
 
@@ -43,10 +42,10 @@ void axes_tile(const NodeView& view, AxisMaps& maps) {
   for (std::size_t slot = 1; slot < view.node.inputs.size(); ++slot) pin_input(view, maps, slot, "numbers of copies");
   for (std::size_t i = 0; i < in.size(); ++i) {
     const auto a = AxisMaps::in(0, i), b = AxisMaps::out(0, i);
-    if (repeats[i] == 1) {
+    if (repeats[i] == Dim(1)) {
       maps.same(a, b);
-    } else if (repeats[i] && *repeats[i] <= kMostCopies && in[i].known()) {
-      for (std::int64_t k = 0; k < *repeats[i]; ++k) maps.range(a, 0, b, k * in[i].value(), in[i].value());
+    } else if (repeats[i] && repeats[i]->known() && repeats[i]->constant() <= kMostCopies && in[i].known()) {
+      for (std::int64_t k = 0; k < repeats[i]->constant(); ++k) maps.range(a, 0, b, k * in[i].value(), in[i].value());
     } else {
       maps.pin(a, "copied an unknown number of times, or too often");
       maps.pin(b, "copied an unknown number of times, or too often");
