@@ -119,11 +119,12 @@ std::optional<std::string_view> CharsMap::find(std::string_view key) const {
   return std::nullopt;
 }
 
-std::string CharsMap::normalized(std::string_view text) const {
+std::string CharsMap::normalized(std::string_view text, const std::function<void(std::size_t)>& check) const {
   std::string out;
   out.reserve(text.size());
   for (std::size_t begin = 0; begin < text.size();) {
     const std::size_t end = grapheme_end(text, begin);
+    check(out.size());
     const std::string_view grapheme = text.substr(begin, end - begin);
     begin = end;
     if (const auto whole = grapheme.size() < 6 ? find(grapheme) : std::nullopt) {

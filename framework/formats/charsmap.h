@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -16,7 +17,8 @@ class CharsMap {
   CharsMap(const std::string& base64, const std::string& where);
   /// `text` (valid UTF-8) with every grapheme or character replaced that the map knows. A grapheme below six bytes is replaced as a
   /// whole by the map's shortest prefix of it, which is what Hugging Face's tokenizers do.
-  std::string normalized(std::string_view text) const;
+  /// `check` gets the length that the result has by now, and may throw.
+  std::string normalized(std::string_view text, const std::function<void(std::size_t length)>& check) const;
 
  private:
   std::optional<std::string_view> find(std::string_view key) const;

@@ -23,7 +23,7 @@ using Part = std::unique_ptr<Normalizer>;
 /// `rewrite(out, point)` appends what becomes of one character.
 template <class Rewrite>
 void each_character(NormalizedText& text, const Rewrite& rewrite) {
-  NormalizedText out;
+  NormalizedText out{{}, 0, text.most};
   out.text.reserve(text.text.size());
   for (std::size_t at = 0; at < text.text.size();) {
     rewrite(out.text, next_code_point(text.text, at));
@@ -106,7 +106,10 @@ class Chain final : public Normalizer {
  public:
   explicit Chain(std::vector<Part> parts) : parts_(std::move(parts)) {}
   void apply(NormalizedText& text) const override {
-    for (const Part& part : parts_) part->apply(text);
+    for (const Part& part : parts_) {
+      part->apply(text);
+      text.check(text.text.size());
+    }
   }
   bool local() const override {
     for (const Part& part : parts_) {
@@ -160,7 +163,7 @@ class Replace final : public Normalizer {
   Replace(Pattern pattern, std::string content, bool literal)
       : pattern_(std::move(pattern)), content_(std::move(content)), literal_(literal) {}
   void apply(NormalizedText& text) const override {
-    NormalizedText out;
+    NormalizedText out{{}, 0, text.most};
     std::size_t done = 0;
     const auto keep = [&](std::size_t end) {
       out.text.append(text.text, done, end - done);
@@ -170,6 +173,7 @@ class Replace final : public Normalizer {
     pattern_.each(text.text, [&](std::size_t begin, std::size_t end) {
       keep(begin);
       out.text += content_;
+      out.check(out.text.size());
       if (text.origin > 0 && end <= text.origin) out.origin = out.text.size();
       done = end;
     });
@@ -188,7 +192,7 @@ class Precompiled final : public Normalizer {
  public:
   Precompiled(const std::string& base64, const std::string& where) : map_(base64, where) {}
   void apply(NormalizedText& text) const override {
-    text.text = map_.normalized(text.text);
+    text.text = map_.normalized(text.text, [&](std::size_t length) { text.check(length); });
     if (text.origin > 0) text.origin = first_length(text.text);
   }
 
@@ -266,6 +270,11 @@ Part make(const TokenizerPart& part) {
 }
 
 }  // namespace
+
+void NormalizedText::check(std::size_t length) const {
+  if (length > most)
+    throw_invalid(fmt::format("the tokenizer's normalizer makes more than {} bytes of a text", most), "", kDamagedTokenizer);
+}
 
 std::unique_ptr<Normalizer> make_normalizer(const Json& json, const std::string& where) {
   return json.is_null() ? nullptr : make(TokenizerPart(json, "normalizer", where));

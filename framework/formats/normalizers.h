@@ -11,6 +11,11 @@ struct NormalizedText {
   std::string text;
   /// How many of its first bytes stand for the first character of the whole text: Metaspace's "first" asks for that.
   std::size_t origin = 0;
+  /// How long it may become, in bytes: a foreign file's rules could double it again and again.
+  std::size_t most = std::size_t{64} << 20;
+
+  /// Throws Error(invalid_input) for a length beyond `most`.
+  void check(std::size_t length) const;
 };
 
 /// The "normalizer" of a tokenizer.json: rewrites text before it is cut. Immutable, usable from many threads.

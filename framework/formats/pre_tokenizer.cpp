@@ -146,6 +146,7 @@ struct Steps {
   std::vector<std::unique_ptr<PreTokenizer::Step>> list;
   bool newlines = false;  ///< a newline and what follows it are in different words
   bool prefixed = false;  ///< the first word is not what it would be further on
+  bool bytes = false;     ///< ByteLevel was there
 
   template <class Test>
   void characters(Test test, Behavior behavior) {
@@ -160,6 +161,8 @@ struct Steps {
 void add(const TokenizerPart& part, Steps& steps);
 
 void add_byte_level(const TokenizerPart& part, Steps& steps) {
+  if (steps.bytes) throw_unsupported("pre_tokenizer 'ByteLevel' twice", part.where(), "bytes of bytes double with each");
+  steps.bytes = true;
   const bool prefix = part.flag("add_prefix_space", true), pattern = part.flag("use_regex", true);
   steps.list.push_back(std::make_unique<ByteLevel>(prefix, pattern, part.where()));
   steps.prefixed |= prefix && !steps.newlines;

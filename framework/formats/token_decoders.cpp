@@ -18,6 +18,8 @@ namespace {
 using Decoder = std::unique_ptr<TokenDecoder>;
 using Tokens = std::vector<std::string>;
 
+constexpr std::size_t kMostText = std::size_t{64} << 20;  // what a foreign file may make of a few tokens
+
 void replace_all(std::string& text, std::string_view from, std::string_view to) {
   std::size_t at = text.find(from);
   if (at == std::string::npos) return;
@@ -167,20 +169,34 @@ class Replace final : public TokenDecoder {
  public:
   explicit Replace(const TokenizerPart& part) : pattern_(part.pattern()), content_(part.text("content")) {}
   void apply(Tokens& tokens) const override {
-    for (std::string& token : tokens) inside(token);
+    std::size_t room = kMostText;
+    for (const std::string& token : tokens) room += 8 * token.size();
+    for (std::string& token : tokens) {
+      replace(token, room);
+      room -= token.size();
+    }
   }
-  void inside(std::string& token) const override {
+  void inside(std::string& token) const override { replace(token, kMostText); }
+
+ private:
+  /// Makes at most `room` bytes of the token.
+  void replace(std::string& token, std::size_t room) const {
     if (token.empty() || !valid_utf8(token)) return;  // a single byte may have come out of the part before
     std::string out;
     std::size_t done = 0;
+    const auto check = [&] {
+      if (out.size() > room) throw_invalid("the tokenizer's decoder makes too long a text of its tokens", "", kDamagedTokenizer);
+    };
     pattern_.each(token, [&](std::size_t begin, std::size_t end) {
       out.append(token, done, begin - done).append(content_);
       done = end;
+      check();
     });
-    token = out.append(token, done);
+    out.append(token, done);
+    check();
+    token = std::move(out);
   }
 
- private:
   Pattern pattern_;
   std::string content_;
 };

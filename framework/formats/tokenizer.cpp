@@ -20,6 +20,7 @@ namespace {
 
 constexpr std::size_t kCachedWords = 1 << 16;
 constexpr std::size_t kCachedLength = 64;
+constexpr std::size_t kMostText = std::size_t{64} << 20;  // what a short text may become
 
 /// A text's frequent words and their ids.
 class WordCache {
@@ -86,7 +87,7 @@ class Pipeline final : public Tokenizer {
       std::string_view rest = outer.text;
       std::size_t origin = outer.text.data() == text.data() ? front : 0;
       if (normalizer_) {
-        normalized = {std::string(rest), origin};
+        normalized = {std::string(rest), origin, kMostText + 8 * rest.size()};
         normalizer_->apply(normalized);
         rest = normalized.text;
         origin = normalized.origin;

@@ -181,6 +181,22 @@ TEST_CASE("a charsmap whose trie leads outside, or into a character, changes not
   CHECK(encode(base64(outside + "\xff\xff\xff\xff" + std::string("X\0", 2))) == unchanged);
 }
 
+TEST_CASE("a normalizer that makes a text longer and longer is stopped") {
+  Json json = llama_document();
+  Json long_replacement = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1 << 20, 'b')}};
+  json["normalizer"] = long_replacement;
+  const auto message = [&] { return abuse::error_of([&] { make(json)->encode(std::string(300, 'a')); }).message(); };
+  CHECK(message().find("normalizer makes more than") != std::string::npos);
+  json["normalizer"] = nullptr;
+  json["decoder"] = long_replacement;
+  const auto tokenizer = make(json);
+  CHECK(tokenizer->decode(Ids(2, 3)).size() == std::size_t{2} << 20);
+  CHECK(abuse::error_of([&] { tokenizer->decode(Ids(300, 3)); }).message().find("decoder makes too long a text") !=
+        std::string::npos);
+  json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {{{"type", "ByteLevel"}}, {{"type", "ByteLevel"}}}}};
+  CHECK(message() == "pre_tokenizer 'ByteLevel' twice");
+}
+
 TEST_CASE("the tokens of a part are what its model says") {
   const auto bert = make(word_piece_document());
   CHECK(bert->encode("The gardener. été") == Ids{3, 4, 5, 6, 7, 8});
