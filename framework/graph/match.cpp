@@ -175,7 +175,7 @@ class Matcher {
       for (const auto& [name, ignored] : side->attributes) {
         const Attribute *a = of(have, name), *b = of(want, name);
         if (a && b && same_attribute(*a, *b)) continue;
-        differ(have.name, fmt::format("{}'s {} is {} where {} is expected", quoted(have), name, text_of(a), text_of(b)));
+        differ(have.name, fmt::format("{} of {} is {} where {} is expected", name, quoted(have), text_of(a), text_of(b)));
         return false;
       }
     return true;

@@ -31,8 +31,8 @@ struct RegisterPass {
 /// Runs the named passes (all when empty) until none changes anything, at most `rounds` times.
 std::vector<PassReport> optimize(Graph& graph, const std::vector<std::string>& names = {}, int rounds = 8);
 
-/// What importers give: the operators that exporters spelled out, in the newest opset, with everything kept that training would change
-/// (batch norms stay by themselves) and nothing that suits one runtime alone (layouts, Gemm).
+/// What importers give: the operators that exporters spelled out, in the newest opset, with everything kept that training would
+/// change (batch norms stay by themselves) and nothing that suits one runtime alone (layouts, Gemm).
 std::vector<PassReport> normal_form(Graph& graph);
 
 /// Replaces a value everywhere it is read, and as a graph output.

@@ -54,7 +54,7 @@ TEST_CASE("a graph matches under other names, through Identity, with copies of c
 TEST_CASE("where a graph parts from what is expected is told by node") {
   Graph given = layer(true);
   given.nodes[2].attributes["alpha"] = 0.25;
-  CHECK_THAT(difference(given), ContainsSubstring("act: 'LeakyRelu's alpha is 0.25 where 0.1 is expected"));
+  CHECK_THAT(difference(given), ContainsSubstring("act: alpha of 'LeakyRelu' is 0.25 where 0.1 is expected"));
   given = layer(true);
   given.nodes[1].op = "Sub";
   CHECK_THAT(difference(given), ContainsSubstring("sum: 'Sub' stands where 'Add'"));

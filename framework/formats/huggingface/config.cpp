@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "formats/bounds.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -88,10 +88,8 @@ Json read_json_value(const fs::path& file) {
   const auto size = fs::file_size(file, error);
   if (error) throw_invalid("the file cannot be read: " + error.message(), file.string(), "name a folder that holds a whole model");
   if (size > most) throw_unsupported(fmt::format("a JSON file of {} bytes", size), file.string());
-  std::ifstream stream(file);
-  Json json = Json::parse(stream, nullptr, false);
-  if (json.is_discarded()) throw_invalid("this is no JSON", file.string(), "the file is damaged");
-  return json;
+  const MappedFile mapped(file);
+  return parse_json({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, file.string());
 }
 
 Json read_json_object(const fs::path& file) {
