@@ -16,6 +16,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "run/training.h"
 #include "sdk/error.h"
@@ -76,9 +77,10 @@ struct CrossEntropy : torch::autograd::Function<CrossEntropy> {
 };
 
 struct SoftTargets : torch::autograd::Function<SoftTargets> {
-  /// `counted`: 1 or 0 of each row, in the student's type; undefined: all count.
+  /// `which`: 1 or 0 of each row, in the student's type; without it all count.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& student, const at::Tensor& teacher, double temperature,
-                            const at::Tensor& counted) {
+                            const std::optional<at::Tensor>& which) {
+    const at::Tensor counted = which.value_or(at::Tensor());
     at::Tensor loss = at::full({}, 0.0, at::TensorOptions().dtype(at::kDouble));
     by_rows(student, [&](std::int64_t first, std::int64_t count) {
       const at::Tensor of_student = at::log_softmax(student.narrow(0, first, count) / temperature, 1);
@@ -171,7 +173,7 @@ at::Tensor soft_target_loss(const at::Tensor& student, const at::Tensor& teacher
   if (counted.defined() && (counted.dim() != 1 || counted.size(0) != flat.size(0)))
     throw_invalid(fmt::format("{} positions are said to count or not, of {}", counted.numel(), flat.size(0)));
   return SoftTargets::apply(flat, positions(teacher.detach()).to(flat.scalar_type()), temperature,
-                            counted.defined() ? counted.to(flat.scalar_type()) : counted);
+                            counted.defined() ? std::optional(counted.to(flat.scalar_type())) : std::nullopt);
 }
 
 }  // namespace espalier

@@ -288,7 +288,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "sequence", "type": "integer", "default": 512, "min": 2, "max": 1048576, "unit": "tokens", "help": "length of a window"},
       {"name": "field", "type": "string", "default": "text", "help": "field with the whole text of an example"},
       {"name": "messages", "type": "string", "default": "messages", "help": "field with a conversation: a list of objects with role and content"},
-      {"name": "role", "type": "string", "default": "role", "help": "field of a message that says who speaks: system, user (or human), assistant (or gpt)"},
+      {"name": "role", "type": "string", "default": "role", "help": "field of a message that says who speaks: system, user (or human), assistant (or what is said in its place)"},
       {"name": "content", "type": "string", "default": "content", "help": "field of a message that says what"},
       {"name": "prompt", "type": "string", "default": "prompt", "help": "field with what is asked, such as instruction"},
       {"name": "completion", "type": "string", "default": "completion", "help": "field with the answer to it, such as output"},

@@ -109,11 +109,15 @@ TEST_CASE("directories of every family, whole and cut, answer in transformers as
     if (name != "olmo2.heads") same_weights(read, graph);
     graphs[name] = graph;
   };
+  // Those that have a draft; the others are read only.
+  const std::set<std::string> written{"gemma", "gemma2", "gemma3_text", "llama", "mistral",   "mixtral",
+                                      "olmo2", "phi3",   "qwen2",       "qwen3", "starcoder2"};
   std::set<std::string> families;
   for (const auto& entry : fs::directory_iterator(bench.models())) {
     const std::string name = entry.path().filename().string();
     INFO(name);
     const Graph graph = import_huggingface(entry.path()).graph;
+    if (!written.contains(graph.metadata.at("source.family"))) continue;
     families.insert(graph.metadata.at("source.family"));
     write(name + ".whole", graph);
     write(name + ".narrow", cut_alike(graph, CoupledGroup::Kind::channels, 5));
@@ -125,8 +129,7 @@ TEST_CASE("directories of every family, whole and cut, answer in transformers as
     else
       write(name + ".bare", bare);
   }
-  CHECK(families.size() == 11);
-  CHECK(graphs.size() == 16 + 16 + 16 + 14);
+  CHECK(families == written);
   bench.answer();
   for (const auto& [name, graph] : graphs) {
     INFO(name);
