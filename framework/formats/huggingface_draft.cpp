@@ -13,8 +13,9 @@
 namespace espalier {
 namespace {
 
-/// The number that a single-precision attribute was made from: its shortest decimal form.
-Json shortest(double value) { return Json::parse(fmt::format("{}", static_cast<float>(value))); }
+/// The number that a single-precision attribute was made from: its shortest decimal form, and no whole number, which transformers
+/// does not take for a fraction.
+Json shortest(double value) { return Json::parse(fmt::format("{}", static_cast<float>(value))).get<double>(); }
 
 std::int64_t window_of(const DecoderFacts& facts) { return *std::max_element(facts.windows.begin(), facts.windows.end()); }
 
