@@ -70,6 +70,8 @@ def page(rows):
                        agreed=sum(any(zoo.agrees(e) for e in r["exports"].values()) for r in rows),
                        cut=sum(any(zoo.is_cut(e) for e in r["exports"].values()) for r in rows),
                        peers=sum("gone" in r.get("torch_pruning", {}) for r in rows))
+    if not any("torch_pruning" in r for r in rows):
+        text = text.replace("; Torch-Pruning cuts 0.", ". Torch-Pruning did not run beside this table.")
     text += "\n| model | parameters | nodes → normal form | agrees | step | free | cut | exports | Torch-Pruning |\n"
     text += "| --- | ---: | ---: | ---: | --- | ---: | ---: | --- | ---: |\n"
     text += "\n".join(row(r) for r in rows) + "\n"
