@@ -8,7 +8,7 @@ line of code for any of them. `{command}` made this page{where}; `--only NAME` m
 
 - **agrees**: outputs equal to ONNX Runtime's on {samples} inputs, within {tolerance:g} of an output's largest element; the figure is the worst.
 - **free**: share of the model's parameters that lie in some unit which can be removed exactly (feed-forward widths, groups of attention heads, inner
-  convolution channels). The residual stream's width is not free where a norm sees it whole.
+  convolution channels, the residual stream where its norms are RMS norms). A LayerNorm sees the stream's mean, so that its width is not free.
 - **cut**: share of the parameters gone after 30 % of every free group went, least magnitude first. Counted only when the cut model equals
   its mask, `onnx.checker` takes it, and ONNX Runtime gives what our runner gives, each within {tolerance:g}.
 - **step**: one step of gradient descent lowered the loss, with finite gradients for all weights that the outputs depend on.
