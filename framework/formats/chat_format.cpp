@@ -140,10 +140,6 @@ class Run {
   std::vector<Part> parts_;
 };
 
-bool is_special(const Tokenizer& tokenizer, std::int32_t id) {
-  return tokenizer.decode(std::vector<std::int32_t>{id}, true).empty() && !tokenizer.bytes(id).empty();
-}
-
 }  // namespace
 
 void MarkedTokens::add(std::int32_t id, bool counts) {
@@ -173,7 +169,7 @@ ChatFormat::ChatFormat(const ChatTemplate& from, const Tokenizer& tokenizer) : t
   check_placeholders(from_);
   for (const std::string& marker : from_.special) {
     const auto ids = tokenizer_.encode(marker, true);
-    if (ids.size() != 1 || !is_special(tokenizer_, ids[0]))
+    if (ids.size() != 1 || !tokenizer_.special(ids[0]))
       throw_invalid(fmt::format("the tokenizer has no special token \"{}\", of which turns are made", marker), where_of(from_),
                     "name the format that the model was trained with, or give a turn of your own");
   }
@@ -229,7 +225,7 @@ void ChatFormat::split(const std::string& literal, Pieces& pieces) const {
   for (const std::int32_t id : ids) {
     const std::string bytes = tokenizer_.bytes(id);
     if (bytes.empty() || literal.compare(at, bytes.size(), bytes) != 0) break;
-    if (is_special(tokenizer_, id)) {
+    if (tokenizer_.special(id)) {
       found.push_back({id, {}});
     } else if (!found.empty() && found.back().id < 0) {
       found.back().text += bytes;

@@ -1,7 +1,6 @@
 #include "formats/normalizers.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <functional>
 #include <map>
@@ -259,15 +258,7 @@ const std::map<std::string, Part (*)(const TokenizerPart&)>& makers() {
   return known;
 }
 
-Part make(const TokenizerPart& part) {
-  const auto found = makers().find(part.type());
-  if (found == makers().end()) {
-    std::vector<std::string> names;
-    for (const auto& [name, maker] : makers()) names.push_back(name);
-    part.refuse(fmt::format("{}", fmt::join(names, ", ")));
-  }
-  return found->second(part);
-}
+Part make(const TokenizerPart& part) { return part.chosen(makers())(part); }
 
 }  // namespace
 

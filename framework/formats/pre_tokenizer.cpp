@@ -1,7 +1,6 @@
 #include "formats/pre_tokenizer.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <map>
 
@@ -219,15 +218,7 @@ const std::map<std::string, void (*)(const TokenizerPart&, Steps&)>& makers() {
   return known;
 }
 
-void add(const TokenizerPart& part, Steps& steps) {
-  const auto found = makers().find(part.type());
-  if (found == makers().end()) {
-    std::vector<std::string> names;
-    for (const auto& [name, maker] : makers()) names.push_back(name);
-    part.refuse(fmt::format("{}", fmt::join(names, ", ")));
-  }
-  found->second(part, steps);
-}
+void add(const TokenizerPart& part, Steps& steps) { part.chosen(makers())(part, steps); }
 
 }  // namespace
 

@@ -1,7 +1,6 @@
 #include "formats/token_decoders.h"
 
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <array>
 #include <map>
@@ -266,15 +265,7 @@ const std::map<std::string, Decoder (*)(const TokenizerPart&)>& makers() {
   return known;
 }
 
-Decoder make(const TokenizerPart& part) {
-  const auto found = makers().find(part.type());
-  if (found == makers().end()) {
-    std::vector<std::string> names;
-    for (const auto& [name, maker] : makers()) names.push_back(name);
-    part.refuse(fmt::format("{}", fmt::join(names, ", ")));
-  }
-  return found->second(part);
-}
+Decoder make(const TokenizerPart& part) { return part.chosen(makers())(part); }
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 #pragma once
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -39,6 +40,14 @@ class TokenizerPart {
   [[noreturn]] void damaged(const std::string& what) const;
   /// For a type that is not read; `known` lists those that are.
   [[noreturn]] void refuse(const std::string& known) const;
+  /// The entry of a table for this part's type; refuse() with the names of the table where it has none.
+  template <class Maker>
+  Maker chosen(const std::map<std::string, Maker>& makers) const {
+    if (const auto found = makers.find(type_); found != makers.end()) return found->second;
+    std::string known;
+    for (const auto& [name, maker] : makers) known += (known.empty() ? "" : ", ") + name;
+    refuse(known);
+  }
 
  private:
   const Json* json_;

@@ -9,12 +9,14 @@
 #include <set>
 
 #include "engine/worker/tools.h"
+#include "formats/bounds.h"
 #include "formats/model_file.h"
 #include "formats/npy.h"
 #include "graph/groups.h"
 #include "graph/op.h"
 #include "graph/passes.h"
 #include "graph/surgery.h"
+#include "run/element_count.h"
 #include "run/session.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
@@ -90,21 +92,10 @@ Json macs_per_unit(const Graph& graph, const std::vector<CoupledGroup>& groups, 
   }
 }
 
-/// Elements that lie in a unit of some free group; one that lies in two (a row of one, a column of the other) counts once.
-double free_elements(const Graph& graph, const std::vector<CoupledGroup>& groups) {
-  std::map<std::string, std::map<std::size_t, double>> covered;  // indices, by tensor and axis
-  for (const CoupledGroup& group : groups)
-    for (const Member& member : group.members)
-      if (!group.pinned)
-        covered[member.tensor][member.axis] += static_cast<double>(group.units.size()) * static_cast<double>(member.width);
-  double sum = 0;
-  for (const auto& [name, axes] : covered) {
-    const Tensor& tensor = graph.initializers.at(name);
-    double kept = 1;
-    for (const auto& [axis, indices] : axes) kept *= std::max(0.0, 1 - indices / static_cast<double>(tensor.shape[axis]));
-    sum += static_cast<double>(tensor.count()) * (1 - kept);
-  }
-  return sum;
+/// Elements that lie in a unit of some free group, one that lies in two once.
+std::int64_t free_elements(const Graph& graph, std::vector<CoupledGroup> groups) {
+  std::erase_if(groups, [](const CoupledGroup& group) { return group.pinned; });
+  return ElementCount(graph, groups).total();
 }
 
 int model_groups(int argc, char** argv) {
@@ -141,17 +132,6 @@ int model_groups(int argc, char** argv) {
               {"parameters_free", free_elements(graph, groups)},
               {"macs", all}});
   return 0;
-}
-
-/// A name as a file's: bytes outside [A-Za-z0-9._-] as %XX.
-std::string file_name(const std::string& name) {
-  std::string out;
-  for (const char c : name) {
-    const bool plain =
-        (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-    out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
-  }
-  return out + ".npy";
 }
 
 /// In the type that the graph declares, where NumPy has it; bf16 and float8 as f32.
@@ -198,7 +178,7 @@ int model_run(int argc, char** argv) {
   Json made = Json::object();
   for (const auto& [name, value] : outputs) {
     const Tensor tensor = from_aten(storable(value, declared[name]));
-    const fs::path file = out / file_name(name);
+    const fs::path file = out / (escaped_name(name) + ".npy");
     write_npy(file, tensor);
     made[name] = {{"file", file.string()}, {"dtype", to_string(tensor.dtype)}, {"shape", tensor.shape}};
   }

@@ -4,35 +4,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <bit>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
-#include "formats/gguf_blocks.h"
+#include "formats/float_values.h"
 #include "formats/huggingface/config.h"
 #include "formats/safetensors.h"
 #include "sdk/error.h"
 
 namespace espalier {
-namespace {
-
 namespace fs = std::filesystem;
-
-/// `count` elements from `first` on, as f32.
-void read_floats(const Tensor& tensor, std::int64_t first, std::int64_t count, float* to) {
-  const std::byte* bytes = tensor.bytes.data();
-  if (tensor.dtype == DType::f32) {
-    std::memcpy(to, bytes + first * 4, static_cast<std::size_t>(count) * 4);
-    return;
-  }
-  for (std::int64_t i = 0; i < count; ++i) {
-    const std::byte* from = bytes + (first + i) * 2;
-    to[i] = tensor.dtype == DType::bf16 ? std::bit_cast<float>(static_cast<std::uint32_t>(ggml::load<std::uint16_t>(from)) << 16)
-                                        : ggml::half(from);
-  }
-}
-
-}  // namespace
 
 SafetensorsFolder::SafetensorsFolder(const fs::path& folder) : folder_(folder) {
   const fs::path index = folder / "model.safetensors.index.json";
