@@ -25,6 +25,10 @@ std::string format_of(const Arguments& arguments) {
     throw_unsupported("GGUF is read, not written", arguments.to, "written are ONNX and Hugging Face directories");
   if (extension == ".safetensors")
     throw_invalid("model.safetensors is written into a folder, with the files that belong to it", arguments.to, "name the folder");
+  for (const char* other : {".bin", ".pt", ".pth", ".pb", ".tflite", ".xml", ".json", ".toml"})
+    if (extension == other)
+      throw_invalid("a name that ends in " + extension + " is a file's, and no such file is written", arguments.to,
+                    "end it in .onnx, or name the folder of a Hugging Face directory (--format huggingface for one of this name)");
   return extension == ".onnx" ? "onnx" : "huggingface";
 }
 

@@ -71,7 +71,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true, "exclusive": false,
-    "estimate": {"memory": "7.5e7 + model.bytes",
+    "estimate": {"memory": "1.1e8",
                  "seconds": "0.1 + model.bytes / 2e8",
                  "outputs": {"package": {"open_bytes": "model.bytes"}},
                  "memory_base": 4e8, "memory_per_byte": 1.5, "output_per_byte": 1.1}

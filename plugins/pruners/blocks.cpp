@@ -221,7 +221,7 @@ ESPALIER_PLUGIN(R"json({
       {"name": "batch", "type": "integer", "default": 1, "min": 1, "unit": "examples", "help": "examples of a pass"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
-    "estimate": {"memory": "3e8 + 1.2 * model.bytes + batch * data.sequence * model.activation_bytes",
+    "estimate": {"memory": "1e8 + 1.05 * model.bytes",
                  "seconds": "2 + min(samples, data.count) * data.sequence * 2 * model.macs / (0.75 * machine.flops)",
                  "memory_base": 8e8, "memory_per_byte": 2.2, "output_per_byte": 1}
   }]

@@ -205,7 +205,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory": "2e8 + 1.2 * model.bytes + 4 * data.tokens", "seconds": "2 + model.bytes / 5e8",
+    "estimate": {"memory": "1e8 + 0.4 * model.bytes", "seconds": "2 + model.bytes / 5e8",
                  "memory_base": 3e8, "memory_per_byte": 2.2, "output_per_byte": 1}
   }]
 })json",

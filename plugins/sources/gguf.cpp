@@ -33,7 +33,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory": "1e8 + 6.8 * path.bytes",
+    "estimate": {"memory": "8e7 + 1.8 * path.bytes",
                  "seconds": "0.5 + path.bytes / 6e7",
                  "memory_base": 1e8, "memory_per_byte": 7, "output_per_byte": 6.5}
   }]

@@ -33,7 +33,7 @@ ESPALIER_PLUGIN(R"json({
     ],
     "depends": {"seed": false, "threads": false, "runtimes": []},
     "byte_exact": true,
-    "estimate": {"memory": "1e8 + 3 * path.bytes",
+    "estimate": {"memory": "8e7 + path.bytes",
                  "seconds": "0.5 + path.bytes / 2e8",
                  "memory_base": 1e8, "memory_per_byte": 3, "output_per_byte": 2}
   }]

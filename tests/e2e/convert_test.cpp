@@ -163,6 +163,10 @@ TEST_CASE("nothing is overwritten unasked, and nothing but models ever") {
   CHECK_THAT(mixed.err, ContainsSubstring("thesis.txt"));
   CHECK(bench.text("model/thesis.txt") == "years of work");
   CHECK(bench.convert("m.gguf m.gguf --format huggingface --force").code == 2);  // a file
+  const auto binary = bench.convert("m.gguf model.bin");
+  CHECK(binary.code == 2);
+  CHECK_THAT(binary.err, ContainsSubstring("no such file is written"));
+  CHECK_FALSE(fs::exists(bench.folder / "model.bin"));
   REQUIRE(bench.convert("m.gguf a.onnx").code == 0);
   CHECK(bench.convert("m.gguf a.onnx").code == 2);
   CHECK(bench.convert("m.gguf a.onnx --force").code == 0);

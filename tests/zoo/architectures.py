@@ -7,7 +7,7 @@ import torch
 import transformers
 from torch import nn
 
-BATCH, SEQUENCE, WORDS = 2, 12, 97
+BATCH, SEQUENCE, WORDS, LABELS = 2, 12, 97, 7
 ARCHITECTURES = {}
 
 
@@ -142,7 +142,7 @@ paired("BART", "Bart", lambda: transformers.BartConfig(vocab_size=WORDS, d_model
 
 def vision(name, family, wanted="logits", head="ForImageClassification", size=32, **settings):
     def build():
-        config = getattr(transformers, family + "Config")(num_labels=7, **settings)
+        config = getattr(transformers, family + "Config")(num_labels=LABELS, **settings)
         return make(getattr(transformers, family + head), config, {"pixel_values": pixels(size)}, [wanted], IMAGE)
     architecture(name)(build)
 

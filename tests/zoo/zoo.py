@@ -124,13 +124,13 @@ def through(program, file, folder, inputs):
 
 
 def torch_pruning(name):
-    """30 % of everything that Torch-Pruning finds, by magnitude: the better of all layers with heads pruned by their count, and of
-    layers that make nothing of the residual stream's width alone. States the share of parameters gone, or why not."""
+    """30 % of everything that Torch-Pruning finds, by magnitude, the outputs' own layers kept; the better of cutting whole heads and of
+    cutting elements within heads. States the share of parameters gone, or why not."""
     import torch
     import torch_pruning
     from torch import nn
 
-    from architectures import ARCHITECTURES
+    from architectures import ARCHITECTURES, LABELS, WORDS
     answers = []
     for pruned_heads in (True, False):
         try:
@@ -150,7 +150,7 @@ def torch_pruning(name):
                     groups = getattr(text, "num_key_value_heads", count) if label.rsplit(".", 1)[-1][0] in "kv" else count
                     if isinstance(groups, int):
                         heads[layer] = groups
-            last = [m for m in layers if getattr(m, "out_features", None) in (97, 7)]
+            last = [m for m in layers if getattr(m, "out_features", None) in (WORDS, LABELS)]
             pruner = torch_pruning.pruner.MagnitudePruner(
                 module, example, importance=torch_pruning.importance.MagnitudeImportance(), pruning_ratio=0.3, ignored_layers=last,
                 num_heads=heads if pruned_heads else {}, prune_num_heads=pruned_heads, prune_head_dims=not pruned_heads,
