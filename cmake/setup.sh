@@ -1,7 +1,11 @@
 # Set-up, build and test, for the launcher (a POSIX shell sources this). What is installed lies in $deps, a folder named after the
-# digest of those lines of dependencies.txt that say what lies in it: clones share it, and a changed pin makes a new one.
+# digest of what programs are compiled and linked with: clones share it, and a changed pin makes a new one. Within it, recipes' data
+# and the tests' environment have digests of their own: another picture or oracle does not make the compiler start over.
 pins=$ESPALIER_ROOT/dependencies.txt
-deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(grep -E '^(site|data|headers|test) ' "$pins" | sha256sum | cut -c1-16)}
+digest_of() { grep -E "^($1) " "$pins" | sha256sum | cut -c1-16; }
+deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(digest_of 'site|headers')}
+data_folder=data-$(digest_of data)
+test_folder=test-venv-$(digest_of 'site|test')
 ESPALIER_DEPS_DIR=$deps
 export ESPALIER_DEPS_DIR
 build_folder=$ESPALIER_ROOT/build/release
@@ -148,10 +152,12 @@ check_torch() {
 }
 
 test_environment() {
+  [ -L "$deps/test-venv" ] || rm -rf "${deps:?}/test-venv"  # an older layout
+  ln -sfn "$test_folder" "$deps/test-venv"
   [ -e "$deps/test-venv/.complete" ] && return 0
   say "making the tests' environment: $(pinned test | tr '\n' ' ')"
-  rm -rf "$deps/test-venv"
-  python3 -m venv "$deps/test-venv" || stop "python3 -m venv failed (install python3-venv)"
+  rm -rf "${deps:?}/$test_folder"
+  python3 -m venv "$deps/$test_folder" || stop "python3 -m venv failed (install python3-venv)"
   wanted=
   for name in $(pinned test); do wanted="$wanted $name==$(version_of test "$name")"; done
   "$deps/test-venv/bin/python" -m pip --disable-pip-version-check install -q --no-deps $wanted || stop "pip could not install:$wanted"
@@ -165,13 +171,13 @@ test_environment() {
 
 quickstart_data() {
   [ -e "$ESPALIER_ROOT/pipelines/data" ] && [ ! -L "$ESPALIER_ROOT/pipelines/data" ] && return 0
-  ln -sfn "$deps/data" "$ESPALIER_ROOT/pipelines/data"
+  ln -sfn "$deps/$data_folder" "$ESPALIER_ROOT/pipelines/data"
 }
 
 set_up() {
   if [ "${1-}" = --check ]; then
     lacking="$(missing_packages apt) $(missing_packages backport)"
-    for part in site headers data test-venv; do [ -e "$deps/$part/.complete" ] || lacking="$lacking $part"; done
+    for part in site headers "$data_folder" "$test_folder"; do [ -e "$deps/$part/.complete" ] || lacking="$lacking $part"; done
     lacking=$(echo $lacking)
     [ -z "$lacking" ] && { say "everything is there"; return 0; }
     say "missing: $lacking"
@@ -185,7 +191,7 @@ set_up() {
   unpack_packages site site
   link_libraries
   unpack_headers
-  unpack_packages data data
+  unpack_packages data "$data_folder"
   quickstart_data
   [ "${1-}" = --tests ] && test_environment
   flock -u 9
@@ -197,9 +203,9 @@ build() {
   cd "$ESPALIER_ROOT" || exit 2
   log=$ESPALIER_ROOT/build/configure.log
   mkdir -p "$ESPALIER_ROOT/build"
-  # Configured anew, too, when the pins have changed: the cache names the folder of the dependencies.
+  # Configured anew, from nothing, when the pins have changed, too: more than one entry of the cache names their folder.
   if [ ! -e "$build_folder/build.ninja" ] || [ "$(sed -n 's/^ESPALIER_DEPS:[A-Z]*=//p' "$build_folder/CMakeCache.txt" 2>/dev/null)" != "$deps" ]; then
-    cmake --preset release -DESPALIER_DEPS="$deps" >"$log" 2>&1 || { tail -n 30 "$log" >&2; stop "cmake failed (whole log: build/configure.log)"; }
+    cmake --fresh --preset release -DESPALIER_DEPS="$deps" >"$log" 2>&1 || { tail -n 30 "$log" >&2; stop "cmake failed (whole log: build/configure.log)"; }
   fi
   case ${1-} in "" | -*) ;; *) set -- --target "$@" ;; esac
   say "building"
