@@ -100,59 +100,83 @@ class NextToken final : public Objective {
   std::optional<Head> head_, of_teacher_;
 };
 
-/// Targets under "labels", answers in the graph's first output.
+/// Where a graph answers: a value, and the axis that its classes lie on.
+struct Answer {
+  std::string value;
+  std::int64_t class_axis = 1;
+};
+
+/// The graph's first output; where that is a Softmax, what goes into it: losses over classes want scores, not shares.
+Answer answer_of(const Graph& graph, std::string_view port) {
+  if (graph.outputs.empty()) throw_invalid("the model has no output", fmt::format("port {}", port));
+  Answer answer{graph.outputs.front().name};
+  constexpr std::int64_t kOneAxis = 13;  // before it a Softmax ran over all axes from its own on
+  for (const Node& node : graph.nodes) {
+    if (node.op != "Softmax" || graph.opset() < kOneAxis || node.outputs.empty() || node.outputs.front() != answer.value) continue;
+    answer = {node.inputs.front(), node.integer("axis", -1)};
+  }
+  return answer;
+}
+
+/// Targets under "labels", answers where answer_of() finds them.
 class Labelled : public Objective {
  public:
-  explicit Labelled(std::string output) : output_(std::move(output)) {}
-  std::vector<std::string> values() const override { return {output_}; }
+  Labelled(Answer own, Answer teacher) : own_(std::move(own)), teacher_(std::move(teacher)) {}
+  std::vector<std::string> values() const override { return {own_.value}; }
 
  protected:
-  const at::Tensor& answer(const TensorMap& values) const { return values.at(output_); }
   static const at::Tensor& labels(const TensorMap& batch) {
     const auto found = batch.find("labels");
     if (found == batch.end()) throw_invalid("the data has no labels", "port data", "give labels, or train on a teacher alone");
     return found->second;
   }
-  std::string output_;
+  Answer own_, teacher_;
 };
 
-/// Cross-entropy over classes: answers are logits [n, classes, …], labels [n, …].
+/// Cross-entropy over classes: answers are logits [n, classes, …], or with the classes on the axis of the Softmax behind them;
+/// labels [n, …].
 class Classes final : public Labelled {
  public:
   using Labelled::Labelled;
   std::string_view name() const override { return "classes"; }
   at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
-    const at::Tensor logits = answer(values), wanted = labels(batch).to(at::kLong);
+    const at::Tensor& answer = values.at(own_.value);
+    const at::Tensor logits = answer.movedim(own_.class_axis, 1), wanted = labels(batch).to(at::kLong);
     if (logits.dim() != wanted.dim() + 1)
       throw_invalid(fmt::format("labels of shape [{}] for answers of shape [{}], expected one class an answer",
-                                fmt::join(wanted.sizes(), ", "), fmt::join(logits.sizes(), ", ")),
+                                fmt::join(wanted.sizes(), ", "), fmt::join(answer.sizes(), ", ")),
                     "port data");
     if (wanted.numel() > 0 && (wanted.min().item<std::int64_t>() < 0 || wanted.max().item<std::int64_t>() >= logits.size(1)))
       throw_invalid(fmt::format("a label lies outside the model's {} classes", logits.size(1)), "port data");
     return at::cross_entropy_loss(logits.scalar_type() == at::kDouble ? logits : logits.to(at::kFloat), wanted);
   }
   at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap&, double temperature) const override {
-    check_same_shape(answer(student), answer(teacher));
-    const auto rows = [](const at::Tensor& t) { return t.movedim(1, -1).reshape({1, -1, t.size(1)}); };
-    return soft_target_loss(rows(answer(student)), rows(answer(teacher)), temperature);
+    const auto rows = [](const TensorMap& values, const Answer& answer) {
+      return values.at(answer.value).movedim(answer.class_axis, -1);
+    };
+    const at::Tensor own = rows(student, own_), wanted = rows(teacher, teacher_);
+    check_same_shape(own, wanted);
+    return soft_target_loss(own.reshape({1, -1, own.size(-1)}), wanted.reshape({1, -1, own.size(-1)}), temperature);
   }
 };
 
+/// Squared error: answers and labels are values of one shape.
 class Values final : public Labelled {
  public:
   using Labelled::Labelled;
   std::string_view name() const override { return "values"; }
   at::Tensor hard(const TensorMap& values, const TensorMap& batch) const override {
-    const at::Tensor& wanted = labels(batch);
-    if (answer(values).sizes() != wanted.sizes())
+    const at::Tensor &answer = values.at(own_.value), &wanted = labels(batch);
+    if (answer.sizes() != wanted.sizes())
       throw_invalid(fmt::format("labels of shape [{}] for answers of shape [{}]", fmt::join(wanted.sizes(), ", "),
-                                fmt::join(answer(values).sizes(), ", ")),
+                                fmt::join(answer.sizes(), ", ")),
                     "port data");
-    return at::mse_loss(answer(values), wanted.to(answer(values).scalar_type()));
+    return at::mse_loss(answer, wanted.to(answer.scalar_type()));
   }
   at::Tensor soft(const TensorMap& student, const TensorMap& teacher, const TensorMap&, double) const override {
-    check_same_shape(answer(student), answer(teacher));
-    return at::mse_loss(answer(student), answer(teacher));
+    const at::Tensor &answer = student.at(own_.value), &wanted = teacher.at(teacher_.value);
+    check_same_shape(answer, wanted);
+    return at::mse_loss(answer, wanted);
   }
 };
 
@@ -164,12 +188,14 @@ std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data
     if (has(graph.inputs, "input_ids") && has(graph.outputs, "logits")) return std::make_unique<NextToken>(graph, teacher);
     throw_invalid("the model is no causal language model: it needs an input \"input_ids\" and an output \"logits\"", where);
   }
-  if (graph.outputs.empty()) throw_invalid("the model has no output", where);
-  const std::string output = graph.outputs.front().name;
   const TensorMap first = data.batch({0});
   const auto labels = first.find("labels");
-  if (labels != first.end() && labels->second.is_floating_point()) return std::make_unique<Values>(output);
-  return std::make_unique<Classes>(output);
+  if (labels != first.end() && labels->second.is_floating_point()) {
+    const auto output = [](const Graph& of) { return Answer{of.outputs.empty() ? "" : of.outputs.front().name}; };
+    if (graph.outputs.empty()) throw_invalid("the model has no output", where);
+    return std::make_unique<Values>(output(graph), output(teacher ? *teacher : graph));
+  }
+  return std::make_unique<Classes>(answer_of(graph, port), answer_of(teacher ? *teacher : graph, "teacher"));
 }
 
 }  // namespace espalier

@@ -38,7 +38,8 @@ class Objective {
 };
 
 /// Token data trains next tokens (input_ids → logits); labels that are integers train classes, floating ones values, both by the
-/// graph's first output. Throws Error(invalid_input) when graph and data do not go together. `port` names the model in messages.
+/// graph's first output; where that comes out of a Softmax, classes are compared by what goes in. Throws Error(invalid_input) when
+/// graph and data do not go together. `port` names the model in messages.
 /// A language model with a plain head (run/head.h) gives its last hidden state and the head's weight instead of logits; `teacher`
 /// is the graph that soft() and weighted() compare with, whose values may come so, too.
 std::unique_ptr<Objective> objective_for(const Graph& graph, const Dataset& data, std::string_view port = "model",

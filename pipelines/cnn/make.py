@@ -14,32 +14,20 @@ it starts again in the environment that the set-up made.
 import argparse
 import gzip
 import json
-import os
 import pathlib
-import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-
-
-def own_environment():
-    """Starts again under the set-up's Python, once."""
-    if os.environ.get("ESPALIER_CNN_STARTED"):
-        sys.exit("make.py: numpy and onnx are missing; run `./espalier test -N` once (it makes their environment), or install both")
-    folder = subprocess.run([ROOT / "espalier", "deps-dir"], capture_output=True, text=True, check=False).stdout.strip()
-    python = pathlib.Path(folder) / "test-venv" / "bin" / "python"
-    if not python.exists():
-        sys.exit(f"make.py: numpy and onnx are missing, and there is no {python}; `./espalier test -N` makes it")
-    os.execve(python, [str(python), *sys.argv], {**os.environ, "ESPALIER_CNN_STARTED": "1"})
-
+sys.path.insert(0, str(HERE.parent))
+import set_up_python  # noqa: E402
 
 try:
     import numpy
     import onnx
     from onnx import TensorProto, helper, numpy_helper
-except ImportError:
-    own_environment()
+except ImportError as missing:
+    set_up_python.start_again(missing)
 
 
 def digits(file):

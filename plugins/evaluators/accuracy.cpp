@@ -10,10 +10,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "formats/model_artifact.h"
-#include "formats/package.h"
-#include "run/arrays.h"
-#include "run/runtime.h"
+#include "run/array_subject.h"
 #include "sdk/plugin.h"
 #include "sdk/statistics.h"
 
@@ -43,47 +40,6 @@ double mcnemar(std::int64_t lost, std::int64_t won) {
   return std::min(1.0, 2 * tail);
 }
 
-/// What is evaluated: a model in the project's own runner, or a package in the runtime that it is deployed with.
-class Classifier {
- public:
-  Classifier(Context& context, const Artifact& artifact, std::string port) : port_(std::move(port)) {
-    const OpenOptions options{context.threads(), false};
-    if (artifact.type == ArtifactType::model) {
-      model_ = deployed_model(load_model(context, artifact), options);
-    } else {
-      backend_ = context.component_for(artifact);
-      model_ = backend_.as<Runtime>().open_model(unpack(context, artifact), options);
-    }
-    if (model_->outputs().empty()) throw_invalid("the model has no output", "port " + port_);
-  }
-
-  /// Scores [n, classes] of the first output.
-  at::Tensor scores(const TensorMap& batch) {
-    const std::vector<std::string> wanted = model_->inputs();
-    std::vector<std::string> found;
-    for (const auto& [name, tensor] : batch)
-      if (name != "labels") found.push_back(name);
-    TensorMap inputs;
-    for (const std::string& name : wanted) {
-      const auto at = batch.find(wanted.size() == 1 && found.size() == 1 ? found.front() : name);
-      if (at == batch.end())
-        throw_invalid(fmt::format("the model wants an input \"{}\", which the data does not have", name), "port " + port_,
-                      fmt::format("the data has: {}", fmt::join(found, ", ")));
-      inputs[name] = at->second;
-    }
-    const at::Tensor scores = model_->run(inputs).at(model_->outputs().front());
-    if (scores.dim() != 2)
-      throw_invalid(fmt::format("the first output has shape [{}]", fmt::join(scores.sizes(), ", ")), "port " + port_,
-                    "accuracy is of classifiers: [examples, classes]");
-    return scores;
-  }
-
- private:
-  std::string port_;
-  ComponentHandle backend_;  // outlives what it opens
-  std::unique_ptr<DeployedModel> model_;
-};
-
 /// The answers to every example, in the data's order.
 struct Answers {
   std::vector<std::int64_t> given, wanted;
@@ -95,18 +51,9 @@ struct Answers {
 class Accuracy final : public Component {
  public:
   void run(Context& context) override {
-    const auto open = [&](const std::string& model, const std::string& package, bool needed) -> const Artifact* {
-      const bool one = context.has_input(model), other = context.has_input(package);
-      if (one && other) throw_invalid(fmt::format("give one of {} and {}, not both", model, package), std::string(kWho));
-      if (needed && !one && !other)
-        throw_invalid(fmt::format("give exactly one of {} and {}", model, package), std::string(kWho),
-                      "model = \"@stage\" or package = \"@stage\"");
-      return one ? &context.input(model) : other ? &context.input(package) : nullptr;
-    };
-    const Artifact* subject = open("model", "package", true);
-    const Artifact* baseline = open("baseline", "baseline_package", false);
+    const Artifact* subject = one_of_ports(context, "model", "package", true, std::string(kWho));
+    const Artifact* baseline = one_of_ports(context, "baseline", "baseline_package", false, std::string(kWho));
     const ArrayDataset data(context, context.input("data"));
-    if (data.count() == 0) throw_invalid("the data set is empty", "port data");
     const Answers own = answer(context, *subject, data, "model");
     state(context, own, data.classes());
     if (baseline) compare(context, own, answer(context, *baseline, data, "baseline"));
@@ -114,27 +61,23 @@ class Accuracy final : public Component {
 
  private:
   static Answers answer(Context& context, const Artifact& subject, const ArrayDataset& data, const std::string& port) {
-    Classifier classifier(context, subject, port);
+    ArraySubject classifier(context, subject, port);
     Answers answers;
-    const std::int64_t batch = context.params().integer("batch"), limit = context.params().integer("limit");
-    const std::int64_t count = limit > 0 ? std::min(limit, data.count()) : data.count();
-    for (std::int64_t first = 0; first < count; first += batch) {
-      context.check_cancelled();
-      const std::int64_t held = std::min(batch, count - first);
-      // Always a whole batch, so that packages of one fixed batch can be measured; what fills the last one is not counted.
-      std::vector<std::int64_t> examples;
-      for (std::int64_t i = 0; i < batch; ++i) examples.push_back(std::min(first + i, count - 1));
-      const TensorMap rows = data.batch(examples);
+    each_batch(context, data, [&](const TensorMap& rows, std::int64_t held) {
       const auto labels = rows.find("labels");
       if (labels == rows.end()) throw_invalid("the data has no labels", "port data", "give source/arrays labels");
       if (labels->second.scalar_type() != at::kLong || labels->second.dim() != 1)
         throw_invalid("the data's labels are no classes", "port data", "accuracy is of classifiers: one whole number an example");
-      add(answers, classifier.scores(rows).narrow(0, 0, held), labels->second.narrow(0, 0, held), port);
-      context.progress({static_cast<std::uint64_t>(first + held),
-                        static_cast<std::uint64_t>(count),
+      const at::Tensor scores = classifier.answer(rows);
+      if (scores.dim() != 2)
+        throw_invalid(fmt::format("the first output has shape [{}]", fmt::join(scores.sizes(), ", ")), "port " + port,
+                      "accuracy is of classifiers: [examples, classes]");
+      add(answers, scores.narrow(0, 0, held), labels->second.narrow(0, 0, held), port);
+      context.progress({answers.right.size(),
+                        static_cast<std::uint64_t>(walked(context, data)),
                         port == "model" ? "examples" : "examples of the baseline",
                         {{"accuracy", answers.correct() / static_cast<double>(answers.right.size())}}});
-    }
+    });
     return answers;
   }
 
@@ -142,8 +85,6 @@ class Accuracy final : public Component {
     answers.classes = scores.size(1);
     if (labels.max().item<std::int64_t>() >= answers.classes || labels.min().item<std::int64_t>() < 0)
       throw_invalid(fmt::format("a label lies outside the model's {} classes", answers.classes), "port data");
-    if (!scores.isfinite().all().item<bool>())
-      throw Error(ErrorCode::failed, "an answer is not a finite number", "port " + port, "the model's weights are broken");
     const at::Tensor first = at::argmax(scores, 1);
     const bool top = answers.classes >= 2 * kTop;
     const at::Tensor among = top ? std::get<1>(at::topk(scores, kTop, 1)).eq(labels.unsqueeze(1)).any(1) : at::Tensor();

@@ -1,3 +1,5 @@
+#include <ATen/TensorOperators.h>
+
 #include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
@@ -270,4 +272,94 @@ TEST_CASE("accuracy counts what is right, with its interval, and what was lost a
   const auto unlabelled = save_arrays(context, {{"image", Tensor::of(DType::f32, {90, 3, 8, 8}, Lit(90).pixels)}}, {});
   CHECK_THROWS_WITH(context.run("evaluator/accuracy", Json::object(), {{"model", model}, {"data", unlabelled}}),
                     ContainsSubstring("no labels"));
+}
+
+namespace {
+
+/// The toy network with shares instead of scores.
+Graph with_softmax(Graph graph) {
+  Node softmax;
+  softmax.op = "Softmax";
+  softmax.name = "shares";
+  softmax.inputs = {"scores"};
+  softmax.outputs = {"shares"};
+  softmax.attributes["axis"] = std::int64_t{-1};
+  graph.nodes.push_back(softmax);
+  graph.outputs.front().name = "shares";
+  return graph;
+}
+
+}  // namespace
+
+TEST_CASE("a network that answers shares is trained as by its scores") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto data = lit(context, 64);
+  const Json brief{{"steps", 5}, {"batch", 16}, {"warmup", 1}, {"learning_rate", 5e-3}};
+  const auto scores = save_model(context, toy_residual_network()),
+             shares = save_model(context, with_softmax(toy_residual_network()));
+  const auto trained = [&](const char* use, std::map<std::string, Artifact> inputs) {
+    context.run(use, brief, inputs);
+    return std::vector<double>{context.figures.at("loss_first"), context.figures.at("loss_last")};
+  };
+  CHECK(trained("distiller/finetune", {{"model", scores}, {"data", data}}) ==
+        trained("distiller/finetune", {{"model", shares}, {"data", data}}));
+  // Student and teacher need not answer alike.
+  const auto teacher = save_model(context, with_softmax(toy_residual_network(2)));
+  const auto other = save_model(context, toy_residual_network(2));
+  const auto alike = trained("distiller/distill", {{"student", scores}, {"teacher", other}, {"data", data}});
+  CHECK(alike == trained("distiller/distill", {{"student", scores}, {"teacher", teacher}, {"data", data}}));
+  CHECK(alike == trained("distiller/distill", {{"student", shares}, {"teacher", other}, {"data", data}}));
+}
+
+TEST_CASE("agreement of classifiers and of values, example by example") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto data = lit(context, 50, 5);
+  const auto candidate = save_model(context, toy_residual_network()), original = save_model(context, toy_residual_network(2));
+  const ArrayDataset examples(context, data);
+  const auto answers = [&](const Artifact& artifact) {
+    Session session(load_model(context, artifact));
+    std::vector<std::int64_t> every(50);
+    for (std::size_t i = 0; i < 50; ++i) every[i] = static_cast<std::int64_t>(i);
+    return session.run({{"image", examples.batch(every).at("image")}}).at("scores").to(at::kDouble);
+  };
+  const at::Tensor theirs = answers(original), own = answers(candidate);
+  const at::Tensor p = theirs.softmax(1), q = own.softmax(1);
+  const double kl = (p * (p.log() - q.log())).sum(1).mean().item<double>();
+  const double same = theirs.argmax(1).eq(own.argmax(1)).to(at::kDouble).mean().item<double>();
+  REQUIRE(kl > 1e-3);
+  REQUIRE(same < 1);
+
+  const auto compare = [&](const Artifact& left, const Artifact& right, Json parameters) {
+    parameters["batch"] = 16;
+    context.figures.clear();
+    context.run("evaluator/agreement", parameters, {{"model", left}, {"original", right}, {"data", data}});
+  };
+  compare(candidate, original, Json::object());
+  CHECK_THAT(context.figures.at("kl"), WithinAbs(kl, 1e-6));
+  CHECK_THAT(context.figures.at("top1_agreement"), WithinAbs(same, 1e-12));
+  CHECK(context.figures.at("whole_agreement") == context.figures.at("top1_agreement"));  // one position an example
+  CHECK(context.figures.at("kl_low") < kl);
+  CHECK(context.figures.at("kl_high") > kl);
+  CHECK(context.figures.at("examples") == 50);
+  CHECK(context.details.at("samples.kl").size() == 50);
+
+  // Shares say the same as the scores they come from.
+  compare(save_model(context, with_softmax(toy_residual_network())), original, {{"class_axis", -1}});
+  CHECK_THAT(context.figures.at("kl"), WithinAbs(kl, 1e-5));
+  compare(original, original, Json::object());
+  CHECK(context.figures.at("kl") == 0);
+  CHECK(context.figures.at("top1_agreement") == 1);
+
+  compare(candidate, original, {{"answers", "values"}, {"limit", 20}});
+  const at::Tensor a = theirs.narrow(0, 0, 20), b = own.narrow(0, 0, 20);
+  CHECK_THAT(context.figures.at("relative_error"), WithinAbs(((b - a).norm(2, 1) / a.norm(2, 1)).mean().item<double>(), 1e-5));
+  CHECK_THAT(context.figures.at("cosine"), WithinAbs(((a * b).sum(1) / (a.norm(2, 1) * b.norm(2, 1))).mean().item<double>(), 1e-5));
+
+  CHECK_THROWS_WITH(compare(candidate, original, {{"class_axis", 0}}), ContainsSubstring("class_axis = 0 for answers of 2 axes"));
+  CHECK_THROWS_WITH(compare(candidate, original, {{"class_axis", 2}}), ContainsSubstring("class_axis = 2"));
+  CHECK_THROWS_WITH(compare(candidate, original, {{"window", 8}}), ContainsSubstring("window is of tokens"));
+  CHECK_THROWS_WITH(context.run("evaluator/agreement", Json::object(), {{"model", candidate}, {"data", data}}),
+                    ContainsSubstring("exactly one of original and original_package"));
 }
