@@ -5,8 +5,8 @@ python bench/prune_distill.py --train TEXT --text TEXT [--steps N] [--only ours 
 
 Prints each side's seconds, peak memory and perplexity (39 windows of 512 tokens), and the ratios. The PyTorch side is
 what a person would write: eager, AdamW with warm-up and cosine, KL at temperature 1 plus 0.2 cross-entropy. Every side's products are
-bf16 where the processor has instructions for it, else f32, which is then many times faster. All sides see the same windows in the same order: which
-windows come up is worth 2 % of perplexity at 200 steps, more than what is compared.
+bf16 where the processor has instructions for it, else f32, which is then many times faster. All sides see the same windows in the same
+order: which windows come up is worth 2 % of perplexity at 200 steps, more than what is compared.
 """
 import argparse
 import json

@@ -15,7 +15,6 @@ class ArraySubject {
  public:
   /// `port` names it in messages. Throws Error(invalid_input) when the model has no output.
   ArraySubject(Context& context, const Artifact& artifact, std::string port);
-  const std::string& port() const { return port_; }
   /// [n, …] f32. Throws Error(invalid_input) naming an input that the batch does not have, Error(failed) when an answer is not a
   /// finite number.
   at::Tensor answer(const TensorMap& batch);

@@ -93,6 +93,7 @@ class AgreementWithOriginal final : public Component {
     ArraySubject original(context, *one_of_ports(context, "original", "original_package", true, kWho), "original");
     ArraySubject candidate(context, *one_of_ports(context, "model", "package", true, kWho), "model");
     const std::int64_t axis = context.params().integer("class_axis");
+    const bool values = context.params().text("answers") == "values";
     std::map<std::string, Samples> series;
     each_batch(context, data, [&](const TensorMap& batch, std::int64_t held) {
       const at::Tensor theirs = original.answer(batch).to(at::kFloat), own = candidate.answer(batch).to(at::kFloat);
@@ -103,8 +104,7 @@ class AgreementWithOriginal final : public Component {
       if (theirs.dim() == 0 || theirs.size(0) < held)
         throw_invalid("the answer's first axis does not count the examples", "port original");
       for (std::int64_t i = 0; i < held; ++i) {
-        for (const auto& [name, value] :
-             context.params().text("answers") == "values" ? of_values(theirs[i], own[i]) : of_classes(theirs[i], own[i], axis))
+        for (const auto& [name, value] : values ? of_values(theirs[i], own[i]) : of_classes(theirs[i], own[i], axis))
           series[name].values.push_back(value);
       }
       const auto& [shown, samples] = *series.begin();

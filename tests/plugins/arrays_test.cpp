@@ -363,3 +363,56 @@ TEST_CASE("agreement of classifiers and of values, example by example") {
   CHECK_THROWS_WITH(context.run("evaluator/agreement", Json::object(), {{"model", candidate}, {"data", data}}),
                     ContainsSubstring("exactly one of original and original_package"));
 }
+
+namespace {
+
+/// Three positions an example, 4 classes on the last axis: shares[n, 3, 4] = softmax(x[n, 3, 2] · W).
+Graph reader(std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  std::vector<float> weight(8);
+  for (auto& w : weight) w = static_cast<float>(random() % 2000) / 500 - 2;
+  Graph graph;
+  graph.inputs = {{"x", DType::f32, {Dim::symbol("batch"), 3, 2}}};
+  graph.outputs = {{"shares", DType::f32, {Dim::symbol("batch"), 3, 4}}};
+  graph.initializers["weight"] = Tensor::of(DType::f32, {2, 4}, weight);
+  Node product, softmax;
+  product.op = "MatMul", product.name = "product", product.inputs = {"x", "weight"}, product.outputs = {"scores"};
+  softmax.op = "Softmax", softmax.name = "softmax", softmax.inputs = {"scores"}, softmax.outputs = {"shares"};
+  softmax.attributes["axis"] = std::int64_t{-1};
+  graph.nodes = {product, softmax};
+  return graph;
+}
+
+}  // namespace
+
+TEST_CASE("classes on the last axis are compared there, position by position") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  std::mt19937_64 random(3);
+  std::vector<float> x(20 * 6);
+  for (auto& value : x) value = static_cast<float>(random() % 2000) / 1000 - 1;
+  const auto data = save_arrays(context, {{"x", Tensor::of(DType::f32, {20, 3, 2}, x)}}, {});
+  const auto student = save_model(context, reader(1)), teacher = save_model(context, reader(2));
+  const ArrayDataset examples(context, data);
+  std::vector<std::int64_t> every(20);
+  for (std::size_t i = 0; i < every.size(); ++i) every[i] = static_cast<std::int64_t>(i);
+  const auto shares = [&](const Artifact& artifact) {
+    Session session(load_model(context, artifact));
+    return session.run({{"x", examples.batch(every).at("x")}}).at("shares").to(at::kDouble);
+  };
+  const at::Tensor p = shares(teacher), q = shares(student), same = p.argmax(2).eq(q.argmax(2));
+  const double kl = (p * (p.log() - q.log())).sum(2).mean().item<double>();
+  REQUIRE(kl > 0.01);
+
+  context.run("evaluator/agreement", {{"class_axis", -1}}, {{"model", student}, {"original", teacher}, {"data", data}});
+  CHECK_THAT(context.figures.at("kl"), WithinAbs(kl, 1e-5));
+  const double positions = same.to(at::kDouble).mean().item<double>(), whole = same.all(1).to(at::kDouble).mean().item<double>();
+  REQUIRE(whole < positions);
+  CHECK_THAT(context.figures.at("top1_agreement"), WithinAbs(positions, 1e-12));
+  CHECK_THAT(context.figures.at("whole_agreement"), WithinAbs(whole, 1e-12));
+
+  // One step over all examples: the first loss is the same divergence, along the Softmax's own axis.
+  context.run("distiller/distill", {{"steps", 1}, {"batch", 20}, {"warmup", 0}, {"losses", {{"soft", 1.0}, {"temperature", 1.0}}}},
+              {{"student", student}, {"teacher", teacher}, {"data", data}});
+  CHECK_THAT(context.figures.at("loss_first"), WithinAbs(kl, 1e-5));
+}
