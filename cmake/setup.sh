@@ -6,6 +6,7 @@ digest_of() { grep -E "^($1) " "$pins" | sha256sum | cut -c1-16; }
 deps=${ESPALIER_DEPS_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/espalier-deps/$(digest_of 'site|headers')}
 data_folder=data-$(digest_of data)
 test_folder=test-venv-$(digest_of 'site|test')
+zoo_folder=zoo-$(digest_of zoo)
 ESPALIER_DEPS_DIR=$deps
 export ESPALIER_DEPS_DIR
 build_folder=$ESPALIER_ROOT/build/release
@@ -74,8 +75,8 @@ unpack_headers() {
   mv "$deps/headers.part" "$deps/headers" && : >"$deps/headers/.complete"
 }
 
-install_packages() {
-  plain=$(missing_packages apt | tr '\n' ' ')
+install_packages() {  # KIND…
+  plain=$(for kind in "$@"; do missing_packages "$kind"; done | tr '\n' ' ')
   back=$(missing_packages backport | tr '\n' ' ')
   [ -z "$plain$back" ] && return 0
   if ! command -v apt-get >/dev/null 2>&1; then
@@ -183,7 +184,7 @@ set_up() {
     say "missing: $lacking"
     return 1
   fi
-  install_packages || exit $?
+  case ${1-} in --all) install_packages apt fuzz ;; *) install_packages apt ;; esac || exit $?
   mkdir -p "$deps" || stop "cannot write $deps (ESPALIER_DEPS_DIR names another folder)"
   exec 9>"$deps/.lock"
   flock 9
@@ -193,7 +194,8 @@ set_up() {
   unpack_headers
   unpack_packages data "$data_folder"
   quickstart_data
-  [ "${1-}" = --tests ] && test_environment
+  case ${1-} in --tests | --all) test_environment ;; esac
+  [ "${1-}" = --all ] && unpack_packages zoo "$zoo_folder"
   flock -u 9
   exec 9>&-
   return 0
@@ -214,4 +216,26 @@ build() {
 
 run_tests() {
   cd "$ESPALIER_ROOT" && exec ctest --test-dir "$build_folder" --output-on-failure --no-tests=error "$@"
+}
+
+# The tests, then what takes longer: the zoo, real files and fuzzing. Goes through all of it and tells at the end what failed.
+run_all_tests() {
+  cd "$ESPALIER_ROOT" || exit 2
+  python=$deps/test-venv/bin/python
+  PYTHONPATH=$deps/$zoo_folder${PYTHONPATH:+:$PYTHONPATH}
+  export PYTHONPATH
+  failed=
+  attempt() {  # NAME COMMAND…
+    name=$1
+    shift
+    say "$name: $*"
+    "$@" || failed="$failed $name"
+  }
+  attempt tests ctest --test-dir "$build_folder" --output-on-failure --no-tests=error
+  attempt zoo "$python" tests/zoo/zoo.py --agree 38 --cut 35
+  attempt real-files "$python" tests/zoo/real_files.py
+  attempt fuzzing tests/fuzz/run
+  [ -z "$failed" ] && say "all of it passed" && return 0
+  say "failed:$failed"
+  return 1
 }

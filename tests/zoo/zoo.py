@@ -98,19 +98,19 @@ def worst(expected, folder, scale=None):
     return off if np.isfinite(off) else float("inf")
 
 
-def through(program, file, folder, inputs):
-    """What became of one exported file."""
+def through(program, file, folder, inputs, expected=None):
+    """What became of one file: compared with what is expected of it, which ONNX Runtime says where nothing else does."""
     for n, sample in enumerate(inputs):
         (folder / "inputs" / str(n)).mkdir(parents=True)
         for name, value in sample.items():
             np.save(folder / "inputs" / str(n) / f"{name}.npy", value.numpy())
-    done = subprocess.run([program, file, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run([program, file, folder], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=900)
     try:
         answer = json.loads(done.stdout)
     except json.JSONDecodeError:
         said = done.stderr.strip()[-300:].replace(f"{root}/", "")  # the page speaks of no machine's folders
         return {"failed": "program", "reason": f"exit status {done.returncode}: {said}"}
-    expected = runtime(file, inputs)
+    expected = expected or runtime(file, inputs)
     if answer.get("ran"):
         answer["difference"] = worst(expected, folder / "whole")
     if (folder / "cut.onnx").exists():
