@@ -195,7 +195,7 @@ set_up() {
   unpack_packages data "$data_folder"
   quickstart_data
   case ${1-} in --tests | --all) test_environment ;; esac
-  [ "${1-}" = --all ] && unpack_packages zoo "$zoo_folder"
+  [ "${1-}" = --all ] && unpack_packages zoo "$zoo_folder" && ln -sfn "$zoo_folder" "$deps/zoo"
   flock -u 9
   exec 9>&-
   return 0
@@ -222,7 +222,7 @@ run_tests() {
 run_all_tests() {
   cd "$ESPALIER_ROOT" || exit 2
   python=$deps/test-venv/bin/python
-  PYTHONPATH=$deps/$zoo_folder${PYTHONPATH:+:$PYTHONPATH}
+  PYTHONPATH=$deps/zoo${PYTHONPATH:+:$PYTHONPATH}
   export PYTHONPATH
   failed=
   attempt() {  # NAME COMMAND…
