@@ -149,18 +149,32 @@ CommandAction set_up(CLI::App& app) {
       ->required()
       ->type_name("DIR");
   running->add_option("--threads", arguments->threads, "threads (2)")->type_name("N")->check(CLI::Range(1, 1024));
-  CLI::App* convert = app.add_subcommand("convert", "write a model in another format");
-  convert->set_help_flag("-h,--help", "this text");
-  convert->fallthrough();
-  const CommandAction converting = set_up_convert(*convert);
-  return [=](const CommonOptions& common) { return convert->parsed() ? converting(common) : (*chosen)(*arguments, common); };
+  struct Writer {
+    CLI::App* app;
+    CommandAction action;
+  };
+  std::vector<Writer> writers;
+  const auto writer = [&](const char* name, const char* help, CommandAction (*set_up_writer)(CLI::App&)) {
+    CLI::App* sub = app.add_subcommand(name, help);
+    sub->set_help_flag("-h,--help", "this text");
+    sub->fallthrough();
+    writers.push_back({sub, set_up_writer(*sub)});
+  };
+  writer("convert", "write a model in another format", set_up_convert);
+  writer("cut", "write a smaller model: without the channels and heads whose weights are smallest", set_up_cut);
+  return [=](const CommonOptions& common) {
+    for (const Writer& one : writers)
+      if (one.app->parsed()) return one.action(common);
+    return (*chosen)(*arguments, common);
+  };
 }
 
 const RegisterCommand registered{
     {"model",
-     "look at a model file, list what can be cut, run it, write it in another format",
+     "look at a model file, list what can be cut, run it, write it smaller or in another format",
      {"espalier model info model.onnx", "espalier model groups model.gguf --svg groups.svg",
-      "espalier model run model.onnx --input x=x.npy --out out/", "espalier model convert model.gguf model/"},
+      "espalier model run model.onnx --input x=x.npy --out out/", "espalier model convert model.gguf model/",
+      "espalier model cut model.onnx small.onnx --sparsity 0.3"},
      set_up}};
 
 }  // namespace

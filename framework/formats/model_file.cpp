@@ -38,9 +38,9 @@ Found find(const fs::path& path) {
                     "files of ONNX (.onnx) and GGUF, and Hugging Face directories are");
 }
 
-ImportedModel read(const Found& found) {
-  if (found.format == "gguf") return import_gguf(found.path);
-  if (found.format == "huggingface") return import_huggingface(found.path);
+ImportedModel read(const Found& found, const TensorStore& store) {
+  if (found.format == "gguf") return import_gguf(found.path, store);
+  if (found.format == "huggingface") return import_huggingface(found.path, store);
   ImportedModel model;
   model.graph = read_onnx(found.path);
   return model;
@@ -48,16 +48,16 @@ ImportedModel read(const Found& found) {
 
 }  // namespace
 
-Graph read_model_file(const fs::path& path, std::string* format) {
+Graph read_model_file(const fs::path& path, std::string* format, const TensorStore& store) {
   const Found found = find(path);
   if (format) *format = found.format;
-  return read(found).graph;
+  return read(found, store).graph;
 }
 
-ImportedModel read_model_and_tokenizer(const fs::path& path, std::string* format) {
+ImportedModel read_model_and_tokenizer(const fs::path& path, std::string* format, const TensorStore& store) {
   const Found found = find(path);
   if (format) *format = found.format;
-  ImportedModel model = read(found);
+  ImportedModel model = read(found, store);
   const fs::path beside = found.path.parent_path() / "tokenizer.json";
   std::error_code error;
   if (found.format == "onnx" && fs::is_regular_file(beside, error)) {

@@ -3,14 +3,18 @@
 #include <string>
 
 #include "formats/imported_model.h"
+#include "graph/tensor_store.h"
 
 namespace espalier {
 
 /// A model from a file of any format that is read: .onnx, .gguf, a folder with a model.onnx (an exported model, a package) or a
 /// Hugging Face directory. `format` gets "onnx", "gguf" or "huggingface". Throws Error(invalid_input) for what is none of them.
-Graph read_model_file(const std::filesystem::path& path, std::string* format = nullptr);
+/// `store`: see below.
+Graph read_model_file(const std::filesystem::path& path, std::string* format = nullptr, const TensorStore& store = {});
 
 /// The same with its tokenizer: from within the format, or for ONNX a tokenizer.json beside the file; none where there is none.
-ImportedModel read_model_and_tokenizer(const std::filesystem::path& path, std::string* format = nullptr);
+/// `store` gets the weights that a reader has to make anew, one after the other; with shapes_only() it makes none.
+ImportedModel read_model_and_tokenizer(const std::filesystem::path& path, std::string* format = nullptr,
+                                       const TensorStore& store = {});
 
 }  // namespace espalier

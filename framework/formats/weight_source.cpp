@@ -28,8 +28,15 @@ Tensor WeightJobs::make(const Job& job) {
   return Tensor::own(DType::f32, job.shape, std::move(values));
 }
 
+Tensor WeightJobs::outline(const Job& job) {
+  Tensor tensor = zeros_without_memory(DType::f32, job.shape);
+  return tensor.bytes.size() < kValuesFrom ? make(job) : tensor;
+}
+
 void WeightJobs::run(Graph& graph, const TensorStore& store) {
-  if (store) {
+  if (is_shapes_only(store)) {
+    for (const Job& job : jobs_) graph.initializers[job.name] = outline(job);
+  } else if (store) {
     std::future<Tensor> next;
     for (std::size_t i = 0; i < jobs_.size(); ++i) {
       Tensor tensor = next.valid() ? next.get() : make(jobs_[i]);

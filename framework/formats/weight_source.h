@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "graph/graph.h"
+#include "graph/tensor_store.h"
 
 namespace espalier {
 
@@ -43,9 +43,6 @@ class WeightSource {
   virtual void linear(const std::string& name, std::int64_t in, std::int64_t out, const Origin& origin) = 0;
 };
 
-/// Puts a tensor away: the same elements, where they take no memory of this process (formats/model_artifact.h has one).
-using TensorStore = std::function<Tensor(Tensor)>;
-
 /// Conversions of weights, kept until all of a file is known to be right, then done on two threads.
 class WeightJobs {
  public:
@@ -63,6 +60,7 @@ class WeightJobs {
     Fill fill;
   };
   static Tensor make(const Job& job);
+  static Tensor outline(const Job& job);
 
   std::vector<Job> jobs_;
   std::set<std::string> names_;

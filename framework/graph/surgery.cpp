@@ -156,6 +156,14 @@ Tensor slice(const Tensor& tensor, const std::string& name, Kept& kept) {
   return result;
 }
 
+/// The shape alone of what slice() would make.
+Tensor outline(const Tensor& tensor, const std::string& name, Kept& kept) {
+  auto shape = tensor.shape;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis)
+    if (const auto* list = kept(name, axis)) shape[axis] = static_cast<std::int64_t>(list->size());
+  return zeros_without_memory(tensor.dtype, std::move(shape));
+}
+
 /// The stored number that stands for zero: a quantized weight's zero point, by position.
 struct Zero {
   const Tensor* point = nullptr;  ///< one element, or one for every index of `axis`
@@ -207,7 +215,7 @@ void fill(std::vector<std::byte>& bytes, const Tensor& tensor, std::size_t axis,
 }  // namespace
 
 Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
-          CutReport* report) {
+          CutReport* report, const TensorStore& store) {
   const auto chosen = choose(graph, groups, removal, allow_inexact);
   const auto before = infer(graph);
   Kept kept(graph, before, chosen);
@@ -215,7 +223,13 @@ Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Rem
   for (auto& [name, tensor] : result.initializers) {
     bool touched = false;
     for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) touched = touched || kept(name, axis);
-    if (touched) tensor = slice(tensor, name, kept);
+    if (!touched) continue;
+    if (is_shapes_only(store) && tensor.bytes.size() >= kValuesFrom) {
+      tensor = outline(tensor, name, kept);
+      continue;
+    }
+    tensor = slice(tensor, name, kept);
+    if (store) tensor = store(std::move(tensor));
   }
   const auto ask = [&kept](const std::string& value, std::size_t axis) { return kept(value, axis); };
   for (std::size_t i = 0; i < result.nodes.size(); ++i) {

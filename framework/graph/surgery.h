@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "graph/groups.h"
+#include "graph/tensor_store.h"
 
 namespace espalier {
 
@@ -22,9 +23,10 @@ struct CutReport {
 
 /// Removes the units from a copy of the graph: slices every member, rewrites attributes and constants (Operator::adjust), infers
 /// and validates the result. Throws Error(invalid_input) for an unknown group, a unit out of range, a pinned group, a group that
-/// would lose its last unit, a violated multiple; for an inexact group unless `allow_inexact`.
+/// would lose its last unit, a violated multiple; for an inexact group unless `allow_inexact`. `store`
+/// (may be empty) gets each sliced tensor as soon as it is made.
 Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact = false,
-          CutReport* report = nullptr);
+          CutReport* report = nullptr, const TensorStore& store = {});
 
 /// The same removal as a mask: every member slice set to zero, shapes kept. For exact groups mask and cut compute the same.
 Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal);

@@ -69,6 +69,19 @@ std::vector<Reader> readers_of(const Graph& graph, const std::vector<CoupledGrou
   return readers;
 }
 
+/// Adds xᵀx to the upper triangle of `sum`, in stripes: a little more than half of the products, since the matrix is symmetric.
+void add_moments(at::Tensor& sum, const at::Tensor& x) {
+  constexpr std::int64_t kStripe = 256;
+  const std::int64_t width = x.size(1);
+  for (std::int64_t begin = 0; begin < width; begin += kStripe) {
+    const std::int64_t rows = std::min(kStripe, width - begin), columns = width - begin;
+    sum.narrow(0, begin, rows).narrow(1, begin, columns).addmm_(x.narrow(1, begin, rows).t(), x.narrow(1, begin, columns));
+  }
+}
+
+/// The whole of a symmetric matrix of which the upper triangle is there.
+at::Tensor mirrored(const at::Tensor& upper) { return upper.triu() + upper.triu(1).t(); }
+
 /// Fills in the readers' moments. Nothing behind the last value that is read is computed.
 void observe(Context& context, const Graph& graph, const Dataset& data, const Compensation& options, std::vector<Reader>& readers) {
   Session session(graph);
@@ -82,7 +95,7 @@ void observe(Context& context, const Graph& graph, const Dataset& data, const Co
     session.hook(value, [&real, &sum = moments.at(value)](const std::string& name, const at::Tensor& x) {
       const at::Tensor rows = without_padding(x, real, name).reshape({-1, x.size(-1)}).to(at::kFloat);
       if (!sum.defined()) sum = at::zeros({rows.size(1), rows.size(1)}, rows.options());
-      sum.addmm_(rows.t(), rows);
+      add_moments(sum, rows);
       return at::Tensor();
     });
   const auto examples = spread(data.count(), options.samples);
@@ -95,6 +108,8 @@ void observe(Context& context, const Graph& graph, const Dataset& data, const Co
     session.run(inputs_for(graph, batch), values);
     context.progress({end, examples.size(), "second moments of what the cut weights read", {}});
   }
+  for (auto& [value, sum] : moments)
+    if (sum.defined()) sum = mirrored(sum);
   for (Reader& reader : readers)
     for (const std::string& value : reader.inputs)
       if (const at::Tensor& sum = moments.at(value); sum.defined())

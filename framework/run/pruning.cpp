@@ -100,7 +100,7 @@ void run_pruner(Context& context, CoupledGroup::Kind kind, const SelectionOption
     source = compensated(context, context.params(), graph, groups, selection.removal, report);
     context.detail("compensation", compensation_table(report));
   }
-  const Graph smaller = cut(source, groups, selection.removal, options.allow_inexact);
+  const Graph smaller = cut(source, groups, selection.removal, options.allow_inexact, nullptr, into_store(context));
   context.output("model", save_model(context, smaller));
   context.output("masks", save_masks(context, groups, selection.removal));
   context.detail("widths", widths_table(groups, selection.removal));

@@ -448,7 +448,10 @@ at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
   const auto type = scalar_type(options.products);
   const auto at = static_cast<std::size_t>(slot);
   if ((!bound[at].defined() && !folded[at].defined()) || value.requires_grad() || hooks[at]) return value.to(type);
-  if (!narrowed[at].defined()) narrowed[at] = value.to(type);
+  if (!narrowed[at].defined()) {
+    narrowed[at] = value.to(type);
+    if (const Tensor* source = graph.initializer(names[at])) MappedFile::release(source->owner, source->bytes);  // read seldom now
+  }
   return narrowed[at];
 }
 

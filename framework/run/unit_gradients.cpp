@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <set>
 
+#include "run/trainer.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -28,8 +29,9 @@ std::vector<bool> counted_members(const Graph& graph, const CoupledGroup& group,
 
 }  // namespace
 
-UnitGradients::UnitGradients(const Graph& graph, const std::vector<CoupledGroup>& groups, const std::string& members)
-    : graph_(graph), groups_(groups) {
+UnitGradients::UnitGradients(const Graph& graph, const std::vector<CoupledGroup>& groups, const Params& params)
+    : graph_(graph), groups_(groups), options_(session_options(params)) {
+  const std::string members = params.text("members");
   for (const auto& group : groups) {
     counted_.push_back(counted_members(graph, group, members));
     for (std::size_t m = 0; m < group.members.size(); ++m)
@@ -44,7 +46,7 @@ void UnitGradients::walk(Context& context, const MetricExamples& examples, std::
   const auto objective = objective_for(graph_, examples.dataset());
   std::set<std::string> tensors;
   for (const auto& [place, sums] : along_) tensors.insert(place.first);
-  Session session(graph_);
+  Session session(graph_, options_);
   session.train({tensors.begin(), tensors.end()});
   const auto all = static_cast<double>(examples.count());
   double weights = 0;

@@ -15,17 +15,18 @@
 
 namespace espalier {
 
-/// The parameter `members` of metrics by gradients.
+/// The parameters `members` and `precision` of metrics by gradients.
 // clang-format off
-#define ESPALIER_GRADIENT_MEMBERS \
-  R"json({"name": "members", "type": "string", "default": "readers", "choices": ["readers", "producers", "all"], "help": "slices that count: those that read the unit's channel (a down projection's), those that make it, or both"})json"
+#define ESPALIER_GRADIENT_PARAMETERS \
+  R"json({"name": "members", "type": "string", "default": "readers", "choices": ["readers", "producers", "all"], "help": "slices that count: those that read the unit's channel (a down projection's), those that make it, or both"},)json" \
+  R"json({"name": "precision", "type": "string", "default": "f32", "choices": ["f32", "bf16"], "help": "type of matrix products, convolutions and attention in the passes; bf16 takes half the time where the processor has instructions for it and ranks nearly the same"})json"
 // clang-format on
 
 class UnitGradients {
  public:
-  /// `members`: the slices that count, "readers", "producers" or "all"; a group that has none of the kind counts all of its own.
-  /// Throws Error(invalid_input) when no group has a floating-point weight. `graph` and `groups` must outlive the object.
-  UnitGradients(const Graph& graph, const std::vector<CoupledGroup>& groups, const std::string& members);
+  /// `members` says which slices count; a group that has none of the kind counts all of its own. Throws Error(invalid_input) when
+  /// no group has a floating-point weight. `graph` and `groups` must outlive the object.
+  UnitGradients(const Graph& graph, const std::vector<CoupledGroup>& groups, const Params& params);
 
   /// Elementwise, of a weight and the gradient of a pass's mean loss.
   using Term = at::Tensor (*)(const at::Tensor& weight, const at::Tensor& gradient);
@@ -46,6 +47,7 @@ class UnitGradients {
 
   const Graph& graph_;
   const std::vector<CoupledGroup>& groups_;
+  const SessionOptions options_;
   std::vector<std::vector<bool>> counted_;  ///< by group and member
   /// By tensor and axis: terms summed over all other axes, for each index; empty where gradients do not reach.
   std::map<std::pair<std::string, std::size_t>, std::vector<double>> along_;

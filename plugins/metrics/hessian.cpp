@@ -16,7 +16,7 @@ class Hessian final : public MetricComponent {
   Scores score(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
                const Artifact* data) override {
     const MetricExamples examples(context, params, data, "metric/hessian");
-    UnitGradients gradients(graph, groups, params.text("members"));
+    UnitGradients gradients(graph, groups, params);
     gradients.walk(context, examples, "curvature", square, share, nullptr);
     return gradients.take();
   }
@@ -47,7 +47,7 @@ ESPALIER_PLUGIN(R"json({
     "parameters": [
       {"name": "samples", "type": "integer", "default": 16, "min": 1, "unit": "windows", "help": "windows used, spread evenly over the data"},
       {"name": "batch", "type": "integer", "default": 1, "min": 1, "unit": "windows", "help": "windows whose gradient is squared as one, times their number: faster, and the same only where their gradients are independent"},
-)json" ESPALIER_GRADIENT_MEMBERS R"json(
+)json" ESPALIER_GRADIENT_PARAMETERS R"json(
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},
     "estimate": {"memory": "2e8 + 1.2 * model.bytes + batch * data.sequence * model.activation_bytes",

@@ -1,80 +1,26 @@
-// Magnitude of a unit's weights, the oldest measure of what a structure is worth (Li et al., "Pruning Filters for Efficient
-// ConvNets", ICLR 2017), over all the slices that live and die together.
-#include <fmt/format.h>
+// Magnitude of a unit's weights, the oldest measure of what a structure is worth (run/magnitude.h).
+#include <algorithm>
 
-#include <cmath>
-#include <map>
-
-#include "graph/dtype.h"
-#include "run/metric.h"
-#include "run/tensor.h"
+#include "run/magnitude.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
 
 namespace {
 
-/// Σ|w|^p over everything but one axis: a sum for each index of the axis. In doubles, in the order of the bytes, so that thread
-/// count and instruction set play no part.
-template <class Read>
-std::vector<double> sums_along(const std::vector<std::int64_t>& shape, std::size_t axis, int p, Read read) {
-  std::int64_t outer = 1, inner = 1;
-  for (std::size_t d = 0; d < shape.size(); ++d) (d < axis ? outer : inner) *= d == axis ? 1 : shape[d];
-  std::vector<double> sums(static_cast<std::size_t>(shape[axis]), 0.0);
-  std::size_t at = 0;
-  for (std::int64_t o = 0; o < outer; ++o) {
-    for (auto& sum : sums) {
-      for (std::int64_t i = 0; i < inner; ++i) {
-        const double w = read(at++);
-        sum += p == 1 ? std::abs(w) : w * w;
-      }
-    }
-  }
-  return sums;
-}
-
-std::vector<double> sums_along(const Tensor& tensor, std::size_t axis, int p) {
-  if (tensor.dtype == DType::f32) {
-    const auto values = tensor.as<float>();
-    return sums_along(tensor.shape, axis, p, [&](std::size_t i) { return static_cast<double>(values[i]); });
-  }
-  const auto values = tensor.numbers();
-  return sums_along(tensor.shape, axis, p, [&](std::size_t i) { return values[i]; });
-}
-
 class Magnitude final : public MetricComponent {
  public:
   Scores score(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
                const Artifact*) override {
-    const int p = static_cast<int>(params.integer("p"));
-    const bool producers_only = params.text("members") == "producers";
-    const auto normalise = params.text("normalise");
-    std::map<std::pair<std::string, std::size_t>, std::vector<double>> sums;
-    Scores scores;
-    std::uint64_t done = 0;
-    for (const auto& group : groups) {
+    MagnitudeOptions options;
+    options.p = static_cast<int>(params.integer("p"));
+    options.producers_only = params.text("members") == "producers";
+    Scores scores = magnitude(graph, groups, options, [&](std::size_t done, std::size_t all) {
       context.check_cancelled();
-      context.progress({done++, groups.size(), "magnitude", {}});
-      std::vector<const std::vector<double>*> of_member(group.members.size(), nullptr);
-      for (std::size_t m = 0; m < group.members.size(); ++m) {
-        const auto& member = group.members[m];
-        const Tensor* tensor = graph.initializer(member.tensor);
-        if (!tensor || !is_floating(tensor->dtype) || (producers_only && !member.producer)) continue;
-        auto [at, fresh] = sums.try_emplace({member.tensor, member.axis});
-        if (fresh) at->second = sums_along(*tensor, member.axis, p);
-        of_member[m] = &at->second;
-      }
-      auto& own = scores[group.id];
-      for (const auto& unit : group.units) {
-        double sum = 0;
-        for (const auto& slice : unit) {
-          if (!of_member[slice.member]) continue;
-          for (auto i : slice.indices) sum += of_member[slice.member]->at(static_cast<std::size_t>(i));
-        }
-        own.push_back(p == 1 ? sum : std::sqrt(sum));
-      }
-      normalise_group(own, normalise);
-    }
+      context.progress({done, all, "magnitude", {}});
+    });
+    const auto normalise = params.text("normalise");
+    for (auto& [group, own] : scores) normalise_group(own, normalise);
     return scores;
   }
 

@@ -18,7 +18,7 @@ class Taylor final : public MetricComponent {
   Scores score(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
                const Artifact* data) override {
     const MetricExamples examples(context, params, data, "metric/taylor");
-    UnitGradients gradients(graph, groups, params.text("members"));
+    UnitGradients gradients(graph, groups, params);
     Scores scores;
     for (const auto& group : groups) scores[group.id].assign(group.units.size(), 0.0);
     const auto add_absolute = [&] {
@@ -55,7 +55,7 @@ ESPALIER_PLUGIN(R"json({
     "parameters": [
       {"name": "samples", "type": "integer", "default": 16, "min": 1, "unit": "windows", "help": "windows used, spread evenly over the data"},
       {"name": "batch", "type": "integer", "default": 1, "min": 1, "unit": "windows", "help": "windows in one forward and backward pass"},
-)json" ESPALIER_GRADIENT_MEMBERS R"json(,
+)json" ESPALIER_GRADIENT_PARAMETERS R"json(,
       {"name": "absolute", "type": "string", "default": "pass", "choices": ["pass", "data"], "help": "take the absolute value of every pass and add them up, or of the sum over all data"}
     ],
     "depends": {"seed": false, "threads": true, "runtimes": ["torch"]},

@@ -3,6 +3,7 @@
 convert_oracle.py make DIR: DIR/model.onnx, DIR/large.onnx, DIR/hostile.onnx (names that climb), their input x.npy.
 convert_oracle.py huge DIR: DIR/huge.onnx, which takes its time.
 convert_oracle.py same DIR A.onnx B.onnx TOLERANCE: both give the same in ONNX Runtime, on DIR/x.npy.
+convert_oracle.py pruned DIR A.onnx B.onnx N: B answers as A does without the N units of the smallest norm.
 convert_oracle.py tokens DIR FOLDER: FOLDER through AutoTokenizer and AutoModelForCausalLM: DIR/input_ids.npy, attention_mask.npy,
 position_ids.npy and what the model answers, expected.npy.
 convert_oracle.py answer DIR OUT: OUT/logits.npy against expected.npy.
@@ -35,6 +36,22 @@ def make(folder):
 
 def huge(folder):
     save(folder / "huge.onnx", np.ones((3, 8_000_000), np.float32), np.ones((8_000_000, 2), np.float32))
+
+
+def pruned(folder, a, b, count):
+    import onnx
+    import onnxruntime
+    from onnx import numpy_helper
+
+    weights = {t.name: numpy_helper.to_array(t) for t in onnx.load(folder / a).graph.initializer}
+    up, down = weights["up"], weights["down"]
+    norms = np.square(up.astype(np.float64)).sum(0) + np.square(down.astype(np.float64)).sum(1)
+    kept = np.sort(np.argsort(norms, kind="stable")[int(str(count)):])
+    x = np.load(folder / "x.npy")
+    expected = np.maximum(x @ up[:, kept], 0) @ down[kept]
+    onnx.checker.check_model(str(folder / b), full_check=True)
+    given, = onnxruntime.InferenceSession(str(folder / b)).run(None, {"x": x})
+    np.testing.assert_allclose(given, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def same(folder, a, b, tolerance):
@@ -74,4 +91,4 @@ def answer(folder, out):
 
 
 if __name__ == "__main__":
-    {"make": make, "huge": huge, "same": same, "tokens": tokens, "answer": answer}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))
+    {"make": make, "huge": huge, "same": same, "pruned": pruned, "tokens": tokens, "answer": answer}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))

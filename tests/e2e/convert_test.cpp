@@ -1,71 +1,30 @@
 // `espalier model convert`: whole files in other formats, or nothing.
 #include <fmt/format.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
-#include <sstream>
 
+#include "calls.h"
 #include "formats/tiny_gguf.h"
 
+using namespace espalier::test;
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-struct Call {
-  int code = -1;
-  std::string out, err;
-};
-
-class Bench {
+class Bench : public Calls {
  public:
-  Bench() {
-    std::string pattern = (fs::temp_directory_path() / "espalier-convert-XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()));
-    folder = pattern;
+  Bench() : Calls("convert_oracle.py") {
     tests::TinyLlama llama;
     abuse::write_file(folder / "m.gguf", llama.bytes());
   }
-  ~Bench() {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
-  bool oracle(const std::string& arguments) const {
-    return std::system(fmt::format("cd {} && {} {}/tests/e2e/convert_oracle.py {}", folder.string(),
-                                   std::getenv("ESPALIER_TEST_PYTHON"), std::getenv("ESPALIER_SOURCE"), arguments)
-                           .c_str()) == 0;
-  }
-  Call shell(const std::string& command) const {
-    Call call;
-    const int status = std::system(fmt::format("cd {} && ( {} ) >out.txt 2>err.txt", folder.string(), command).c_str());
-    call.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-    call.out = text("out.txt");
-    call.err = text("err.txt");
-    return call;
-  }
-  static std::string program() { return (fs::path(std::getenv("ESPALIER_BUILD")) / "bin/espalier").string(); }
-  Call model(const std::string& arguments) const { return shell(program() + " model " + arguments); }
   Call convert(const std::string& arguments) const { return model("convert " + arguments); }
-  std::string text(const fs::path& name) const {
-    std::ostringstream all;
-    all << std::ifstream(folder / name, std::ios::binary).rdbuf();
-    return all.str();
-  }
-  std::set<std::string> names(const fs::path& in = {}) const {
-    std::set<std::string> found;
-    for (const auto& entry : fs::directory_iterator(folder / in)) found.insert(entry.path().filename().string());
-    return found;
-  }
-
-  fs::path folder;
 };
 
 }  // namespace
@@ -205,7 +164,7 @@ TEST_CASE("a conversion that is interrupted leaves nothing behind") {
     const Call call = bench.shell(fmt::format(
         "{} model convert huge.onnx stopped/big.onnx --dtype f16 & p=$!; "
         "for i in $(seq 5000); do ls stopped/.weights.part-* >/dev/null 2>&1 && break; sleep 0.002; done; kill -{} $p; wait $p",
-        Bench::program(), signal));
+        Bench::program().string(), signal));
     INFO(call.err);
     CHECK(call.code == code);
     CHECK_THAT(call.err, ContainsSubstring("interrupted"));

@@ -1,63 +1,23 @@
 // `espalier model`: a file is looked at, listed and run without any recipe.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <array>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/matchers/catch_matchers_string.hpp>
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
+#include "calls.h"
+
+using namespace espalier::test;
 namespace fs = std::filesystem;
 using Json = nlohmann::json;
 using Catch::Matchers::ContainsSubstring;
 
 namespace {
 
-struct Call {
-  int code = -1;
-  std::string out, err;
-};
-
-std::string quoted(const fs::path& path) { return "'" + path.string() + "'"; }
-
-class Bench {
+class Bench : public Calls {
  public:
-  Bench() {
-    std::string pattern = (fs::temp_directory_path() / "espalier-model-XXXXXX").string();
-    REQUIRE(mkdtemp(pattern.data()));
-    folder = pattern;
-    REQUIRE(oracle("make " + quoted(folder)) == 0);
-  }
-  ~Bench() {
-    std::error_code ignored;
-    fs::remove_all(folder, ignored);
-  }
-  int oracle(const std::string& arguments) const {
-    return std::system((std::string(std::getenv("ESPALIER_TEST_PYTHON")) + " " + std::getenv("ESPALIER_SOURCE") +
-                        "/tests/e2e/model_oracle.py " + arguments)
-                           .c_str());
-  }
-  Call model(const std::string& arguments) const {
-    const std::string command = quoted(fs::path(std::getenv("ESPALIER_BUILD")) / "bin/espalier") + " model " + arguments + " >" +
-                                quoted(folder / "out.txt") + " 2>" + quoted(folder / "err.txt");
-    Call call;
-    const int status = std::system(command.c_str());
-    call.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128;
-    call.out = text("out.txt");
-    call.err = text("err.txt");
-    return call;
-  }
-  std::string text(const char* name) const {
-    std::ostringstream all;
-    all << std::ifstream(folder / name).rdbuf();
-    return all.str();
-  }
-
-  fs::path folder;
+  Bench() : Calls("model_oracle.py") { REQUIRE(oracle("make .")); }
 };
 
 }  // namespace
@@ -75,7 +35,7 @@ TEST_CASE("a model runs on arrays, and its outputs are ONNX Runtime's") {
   CHECK(made["y/out:0"]["file"] == (bench.folder / "out/y%2Fout%3A0.npy").string());
   CHECK(made["lengths"]["dtype"] == "int64");
   CHECK(made["half"]["dtype"] == "float16");
-  CHECK(bench.oracle("check " + quoted(bench.folder) + " " + quoted(bench.folder / "out")) == 0);
+  CHECK(bench.oracle("check " + quoted(bench.folder) + " " + quoted(bench.folder / "out")));
 }
 
 TEST_CASE("what is wrong with a call or a model is said, with the operator's name") {

@@ -1,6 +1,7 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/mul.h>
 
+#include <algorithm>
 #include <catch2/catch_test_macros.hpp>
 #include <catch2/generators/catch_generators.hpp>
 #include <catch2/matchers/catch_matchers_floating_point.hpp>
@@ -186,6 +187,23 @@ TEST_CASE("hessian is half the weights' squares times their squared gradients") 
   CHECK(context.figures.at("groups") == double(groups.size()));
   CHECK(context.details.at("scores").at("rows").size() == groups.size());
   CHECK_THROWS_WITH(score(context, "metric/hessian", {}, model), ContainsSubstring("metric/hessian needs data"));
+}
+
+TEST_CASE("gradients in bf16 give other scores that are nearly the same") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  const auto data = toy_dataset(context, 4, 16, 6);
+  const std::string metric = GENERATE("metric/taylor", "metric/hessian");
+  CAPTURE(metric);
+  const auto wide = score(context, metric, {{"samples", 4}}, model, &data);
+  const auto narrow = score(context, metric, {{"samples", 4}, {"precision", "bf16"}}, model, &data);
+  CHECK(narrow != wide);
+  for (const auto& [group, scores] : wide) {
+    CAPTURE(group);
+    const double largest = *std::max_element(scores.begin(), scores.end());
+    for (std::size_t u = 0; u < scores.size(); ++u) CHECK(std::abs(narrow.at(group)[u] - scores[u]) < 0.1 * largest);
+  }
 }
 
 TEST_CASE("taylor says what it lacks") {

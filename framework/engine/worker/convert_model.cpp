@@ -1,4 +1,4 @@
-// `espalier model convert`: a model in another format, whole or not at all.
+// `espalier model convert` and `espalier model cut`: a model in another format, or a smaller one, whole or not at all.
 #include <fmt/format.h>
 #include <signal.h>
 
@@ -6,12 +6,14 @@
 #include <chrono>
 #include <set>
 
+#include "engine/worker/cut_model.h"
 #include "engine/worker/tools.h"
 #include "formats/file_aside.h"
 #include "formats/float_values.h"
 #include "formats/huggingface_write.h"
 #include "formats/model_file.h"
 #include "formats/onnx.h"
+#include "formats/spilled_tensors.h"
 #include "formats/stored_weights.h"
 #include "run/session.h"
 #include "sdk/artifact.h"
@@ -76,6 +78,7 @@ struct Request {
   std::string format;
   std::optional<DType> dtype;
   std::uint64_t max_shard;
+  std::optional<CutRequest> cut;
   bool force, json, quiet, live;
 
   explicit Request(const Json& json_request)
@@ -88,6 +91,7 @@ struct Request {
         json(json_request.at("json").get<bool>()),
         quiet(json_request.at("quiet").get<bool>()),
         live(json_request.at("live").get<bool>()) {
+    if (json_request.contains("cut")) cut.emplace(json_request.at("cut"));
     to = fs::absolute(to).lexically_normal();
     if (!to.has_filename()) to = to.parent_path();
   }
@@ -224,35 +228,56 @@ void print_out(const std::string& text) {
 
 void print_json(const Json& json) { print_out(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
+/// Where weights that have no room in memory lie for a while: beside what is written, the disk that needs the room anyway.
+fs::path scratch_of(const Request& request) {
+  fs::path folder = request.to.parent_path();
+  std::error_code error;
+  while (!fs::is_directory(folder, error) && folder.has_relative_path()) folder = folder.parent_path();
+  return folder;
+}
+
+void tell_json(const Request& request, const std::string& from_format, const Result& result, std::int64_t parameters,
+               std::uint64_t bytes, const Json& cut) {
+  Json files = Json::array();
+  for (const auto& [name, size] : result.files) files.push_back({{"name", name}, {"bytes", size}});
+  Json answer = {{"schema", 1},
+                 {"ok", true},
+                 {"from", {{"path", request.from.string()}, {"format", from_format}}},
+                 {"to", {{"path", request.to.string()}, {"format", request.format}}},
+                 {"model_type", result.family.empty() ? Json() : Json(result.family)},
+                 {"dtype", result.dtype.empty() ? Json() : Json(result.dtype)},
+                 {"parameters", parameters},
+                 {"size_bytes", bytes},
+                 {"tokenizer", result.tokenizer},
+                 {"files", std::move(files)}};
+  if (request.cut) answer["cut"] = cut;
+  print_json(answer);
+}
+
 void convert(const Request& request) {
   std::string from_format;
-  const ImportedModel model = read_model_and_tokenizer(request.from, &from_format);
+  const TensorStore store = spill_into(scratch_of(request));
+  ImportedModel model = read_model_and_tokenizer(request.from, &from_format, store);
+  Json cut;
+  if (request.cut) model.graph = cut_by_magnitude(std::move(model.graph), *request.cut, store, check_stopped, cut);
   const bool file = request.format == "onnx" && request.to.extension() == ".onnx";
   const Result result = file ? write_file(request, model) : write_folder(request, model, from_format);
   std::uint64_t bytes = 0;
   for (const auto& [name, size] : result.files) bytes += size;
   const std::int64_t parameters = model.graph.parameter_count();
-  if (request.json) {
-    Json files = Json::array();
-    for (const auto& [name, size] : result.files) files.push_back({{"name", name}, {"bytes", size}});
-    print_json({{"schema", 1},
-                {"ok", true},
-                {"from", {{"path", request.from.string()}, {"format", from_format}}},
-                {"to", {{"path", request.to.string()}, {"format", request.format}}},
-                {"model_type", result.family.empty() ? Json() : Json(result.family)},
-                {"dtype", result.dtype.empty() ? Json() : Json(result.dtype)},
-                {"parameters", parameters},
-                {"size_bytes", bytes},
-                {"tokenizer", result.tokenizer},
-                {"files", std::move(files)}});
-    return;
-  }
+  if (request.json) return tell_json(request, from_format, result, parameters, bytes, cut);
   const std::string kind = result.family.empty() ? "ONNX" : fmt::format("{}, {}", result.family, result.dtype);
   std::string text = fmt::format("{}: {}, {} parameters, {} bytes\n", request.to.string(), kind, parameters, bytes);
+  if (request.cut)
+    text += fmt::format("  {:.2f} % of {} parameters in {} groups are gone; there were {} in all\n",
+                        100 * cut["sparsity"].get<double>(), cut["in_scope"].get<std::int64_t>(), cut["groups"].size(),
+                        cut["parameters_before"].get<std::int64_t>());
   for (const auto& [name, size] : result.files) text += fmt::format("  {:<40} {:>14}\n", name, size);
   print_out(text);
-  if (!file && !result.tokenizer && !request.quiet)
-    fmt::print(stderr, "espalier: the model came without a tokenizer; the folder has none\n");
+  if (request.quiet) return;
+  if (request.cut)
+    for (const Json& warning : cut["warnings"]) fmt::print(stderr, "espalier: {}\n", warning.get<std::string>());
+  if (!file && !result.tokenizer) fmt::print(stderr, "espalier: the model came without a tokenizer; the folder has none\n");
 }
 
 int model_convert(int argc, char** argv) {

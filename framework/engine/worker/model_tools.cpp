@@ -52,7 +52,7 @@ Json border(const std::vector<Value>& values) {
 int model_info(int argc, char** argv) {
   const Json request = request_of(argc, argv);
   std::string format;
-  Graph graph = read_model_file(request.at("file").get<std::string>(), &format);
+  Graph graph = read_model_file(request.at("file").get<std::string>(), &format, shapes_only());
   Json operators = Json::object(), unknown = Json::array(), types = Json::object();
   std::set<std::string> missing;
   for (const Node& node : graph.nodes) {
@@ -85,7 +85,7 @@ Json macs_per_unit(const Graph& graph, const std::vector<CoupledGroup>& groups, 
   std::vector<std::int64_t> units;
   for (std::int64_t unit = 0; unit < group.multiple; ++unit) units.push_back(unit);
   try {
-    const Graph smaller = cut(graph, groups, {{group.id, units}}, true);
+    const Graph smaller = cut(graph, groups, {{group.id, units}}, true, nullptr, shapes_only());
     return (all - total_cost(smaller, infer(smaller), {}).macs) / static_cast<double>(group.multiple);
   } catch (const Error&) {
     return nullptr;  // cannot be cut alone
@@ -100,7 +100,7 @@ std::int64_t free_elements(const Graph& graph, std::vector<CoupledGroup> groups)
 
 int model_groups(int argc, char** argv) {
   const Json request = request_of(argc, argv);
-  Graph graph = read_model_file(request.at("file").get<std::string>());
+  Graph graph = read_model_file(request.at("file").get<std::string>(), nullptr, shapes_only());
   normal_form(graph);
   const ValueMap values = infer(graph);
   const double all = total_cost(graph, values, {}).macs;
