@@ -60,7 +60,7 @@ std::vector<Chosen> choose(const Graph& graph, const std::vector<CoupledGroup>& 
 /// Index lists that were cut, by (value, axis).
 class Kept {
  public:
-  Kept(const Graph& graph, const ValueMap& values, const std::vector<Chosen>& chosen) : classes_(graph, values) {
+  Kept(ChannelClasses& classes, const std::vector<Chosen>& chosen) : classes_(classes) {
     gone_.assign(classes_.count(), 0);
     for (const auto& [group, units] : chosen) {
       for (auto unit : *units) {
@@ -91,7 +91,7 @@ class Kept {
   }
 
  private:
-  ChannelClasses classes_;
+  ChannelClasses& classes_;
   std::vector<char> gone_;
   std::unordered_map<Element, Indices> lists_;
 };
@@ -214,11 +214,24 @@ void fill(std::vector<std::byte>& bytes, const Tensor& tensor, std::size_t axis,
 
 }  // namespace
 
-Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
-          CutReport* report, const TensorStore& store) {
-  const auto chosen = choose(graph, groups, removal, allow_inexact);
-  const auto before = infer(graph);
-  Kept kept(graph, before, chosen);
+struct Surgeon::Impl {
+  const Graph& graph;
+  const std::vector<CoupledGroup>& groups;
+  ValueMap before;
+  ChannelClasses classes;
+};
+
+Surgeon::Surgeon(const Graph& graph, const std::vector<CoupledGroup>& groups, ValueMap values) {
+  ChannelClasses classes(graph, values);
+  impl_ = std::unique_ptr<Impl>(new Impl{graph, groups, std::move(values), std::move(classes)});
+}
+Surgeon::~Surgeon() = default;
+
+Graph Surgeon::cut(const Removal& removal, bool allow_inexact, CutReport* report, const TensorStore& store) {
+  const Graph& graph = impl_->graph;
+  const ValueMap& before = impl_->before;
+  const auto chosen = choose(graph, impl_->groups, removal, allow_inexact);
+  Kept kept(impl_->classes, chosen);
   Graph result = graph;
   for (auto& [name, tensor] : result.initializers) {
     bool touched = false;
@@ -238,9 +251,10 @@ Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Rem
     Adjust adjust{result, result.nodes[i], before, ask};
     op->adjust(adjust);
   }
-  infer(result);
+  ValueMap after = infer(result);
   result.validate();
   if (report) {
+    report->values = std::move(after);
     report->parameters_before = graph.parameter_count();
     report->parameters_after = result.parameter_count();
     report->rows.clear();
@@ -250,6 +264,12 @@ Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Rem
     }
   }
   return result;
+}
+
+Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
+          CutReport* report, const TensorStore& store) {
+  choose(graph, groups, removal, allow_inexact);  // what is wrong with the call is said before anything of the graph
+  return Surgeon(graph, groups, infer(graph)).cut(removal, allow_inexact, report, store);
 }
 
 Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal) {

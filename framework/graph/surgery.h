@@ -1,5 +1,6 @@
 #pragma once
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct CutReport {
   };
   std::vector<Row> rows;
   std::int64_t parameters_before = 0, parameters_after = 0;
+  ValueMap values;  ///< infer() of the result
 };
 
 /// Removes the units from a copy of the graph: slices every member, rewrites attributes and constants (Operator::adjust), infers
@@ -27,6 +29,20 @@ struct CutReport {
 /// (may be empty) gets each sliced tensor as soon as it is made.
 Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact = false,
           CutReport* report = nullptr, const TensorStore& store = {});
+
+/// For several cuts of one graph, each of the whole: what the graph's channels have to do with each other is found once. `graph`
+/// and `groups` must outlive it.
+class Surgeon {
+ public:
+  Surgeon(const Graph& graph, const std::vector<CoupledGroup>& groups, ValueMap values);
+  ~Surgeon();
+  /// As cut() does; `values` are infer()'s of the graph.
+  Graph cut(const Removal& removal, bool allow_inexact = false, CutReport* report = nullptr, const TensorStore& store = {});
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
 
 /// The same removal as a mask: every member slice set to zero, shapes kept. For exact groups mask and cut compute the same.
 Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal);

@@ -6,6 +6,7 @@
 
 #include "graph/passes.h"
 #include "graph/surgery.h"
+#include "run/element_count.h"
 #include "run/group_scope.h"
 #include "run/magnitude.h"
 #include "sdk/error.h"
@@ -64,24 +65,25 @@ Graph cut_by_magnitude(Graph graph, const CutRequest& request, const TensorStore
   const auto groups = coupled_groups(graph, infer(graph), true);
   std::vector<std::string> warnings;
   Removal removal;
-  std::int64_t total = 0, removed = 0;
+  std::vector<CoupledGroup> scope;
   Json widths = Json::array();
   for (const auto& own : in_scope(graph, groups, request, warnings)) {
     const Scores scores = magnitude(graph, own, {}, [&](std::size_t, std::size_t) { check(); });
     const Selection selection = select_units(graph, own, scores, request.options);
     warnings.insert(warnings.end(), selection.warnings.begin(), selection.warnings.end());
-    total += selection.total;
-    removed += selection.removed;
     add_widths(widths, own, selection.removal);
+    scope.insert(scope.end(), own.begin(), own.end());
     removal.insert(selection.removal.begin(), selection.removal.end());
   }
+  ElementCount count(graph, scope);
+  const std::int64_t total = count.total();
   if (removal.empty())
     throw_invalid(
         fmt::format("nothing goes: {} of the {} parameters in scope is less than a unit", request.options.sparsity, total),
         "--sparsity", "ask for more, or for a smaller --multiple");
   const std::int64_t before = graph.parameter_count();
   Graph smaller = cut(graph, groups, removal, request.options.allow_inexact, nullptr, store);
-  told = {{"sparsity", total > 0 ? static_cast<double>(removed) / static_cast<double>(total) : 0.0},
+  told = {{"sparsity", static_cast<double>(count.taken(removal)) / static_cast<double>(total)},
           {"in_scope", total},
           {"parameters_before", before},
           {"groups", std::move(widths)},

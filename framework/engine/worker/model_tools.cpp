@@ -80,13 +80,14 @@ int model_info(int argc, char** argv) {
 }
 
 /// Multiply-accumulates that go with one unit: what is saved by cutting the first one, alone.
-Json macs_per_unit(const Graph& graph, const std::vector<CoupledGroup>& groups, const CoupledGroup& group, double all) {
+Json macs_per_unit(Surgeon& surgeon, const CoupledGroup& group, double all) {
   if (group.pinned || static_cast<std::int64_t>(group.units.size()) <= group.multiple) return nullptr;
   std::vector<std::int64_t> units;
   for (std::int64_t unit = 0; unit < group.multiple; ++unit) units.push_back(unit);
   try {
-    const Graph smaller = cut(graph, groups, {{group.id, units}}, true, nullptr, shapes_only());
-    return (all - total_cost(smaller, infer(smaller), {}).macs) / static_cast<double>(group.multiple);
+    CutReport report;
+    const Graph smaller = surgeon.cut({{group.id, units}}, true, &report, shapes_only());
+    return (all - total_cost(smaller, report.values, {}).macs) / static_cast<double>(group.multiple);
   } catch (const Error&) {
     return nullptr;  // cannot be cut alone
   }
@@ -105,6 +106,7 @@ int model_groups(int argc, char** argv) {
   const ValueMap values = infer(graph);
   const double all = total_cost(graph, values, {}).macs;
   const auto groups = coupled_groups(graph, values, request.value("pinned", false));
+  Surgeon surgeon(graph, groups, values);
   Json list = Json::array();
   for (const CoupledGroup& group : groups) {
     Json members = Json::array();
@@ -118,7 +120,7 @@ int model_groups(int argc, char** argv) {
                 {"kind", group.kind == CoupledGroup::Kind::heads ? "heads" : "channels"},
                 {"units", group.units.size()},
                 {"parameters_per_unit", group.parameters_per_unit},
-                {"macs_per_unit", macs_per_unit(graph, groups, group, all)},
+                {"macs_per_unit", macs_per_unit(surgeon, group, all)},
                 {"exact", group.exact},
                 {"pinned", group.pinned},
                 {"multiple", group.multiple},
