@@ -151,10 +151,12 @@ void read_end(const Walk& walk, DecoderFacts& facts) {
 void read_experts(const Walk& walk, DecoderFacts& facts) {
   for (const Node& node : walk.graph().nodes) {
     if (!Walk::is(&node, "TopK")) continue;
-    facts.experts = walk.width(node.input(0));
-    facts.experts_used = walk.integer(node.input(1));
-    return;
+    facts.mixtures.push_back(walk.width(node.input(0)));
+    facts.mixtures_used.push_back(walk.integer(node.input(1)));
   }
+  if (facts.mixtures.empty()) return;
+  facts.experts = facts.mixtures.front();
+  facts.experts_used = facts.mixtures_used.front();
 }
 
 std::optional<RotaryRule> rule_of(const Walk& walk, const std::string& cosines) {

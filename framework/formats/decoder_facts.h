@@ -29,8 +29,9 @@ struct DecoderFacts {
   bool qkv_bias = false, out_bias = false, mlp_bias = false;
   std::string activation = "silu";  ///< as config.json names it
   double attention_scale = 0, attention_softcap = 0, final_softcap = 0;
-  std::int64_t experts = 0, experts_used = 0;
-  std::optional<RotaryRule> rotary, local;  ///< local: of layers with a window, where they have their own
+  std::int64_t experts = 0, experts_used = 0;         ///< of the first mixture
+  std::vector<std::int64_t> mixtures, mixtures_used;  ///< the same of each, in order
+  std::optional<RotaryRule> rotary, local;            ///< local: of layers with a window, where they have their own
 
   std::int64_t layers() const { return static_cast<std::int64_t>(heads.size()); }
 };

@@ -114,11 +114,7 @@ constexpr Family kFamilies[] = {
        one_window(config, facts);
        config["use_bias"] = facts.qkv_bias;
      }},
-    {"mixtral", "MixtralForCausalLM", "rms_norm_eps", false, false, [](const Facts& f) { return f.experts > 0; },
-     [](Json& config, const Facts& facts) {
-       one_window(config, facts);
-       config["num_experts_per_tok"] = facts.experts_used;
-     }},
+    {"mixtral", "MixtralForCausalLM", "rms_norm_eps", false, false, [](const Facts& f) { return f.experts > 0; }, one_window},
 };
 
 const Family* family_of(const std::string& name) {
@@ -137,7 +133,10 @@ void set_common(Json& config, const Family& family, const DecoderFacts& facts) {
   if (config.contains("head_dim") || facts.hidden / heads != size) config["head_dim"] = size;
   config["vocab_size"] = facts.vocabulary;
   if (facts.positions > 0) config["max_position_embeddings"] = facts.positions;
-  if (facts.experts > 0) config["num_local_experts"] = facts.experts;
+  if (facts.experts > 0) {
+    config["num_local_experts"] = facts.experts;
+    config["num_experts_per_tok"] = facts.experts_used;
+  }
   config["tie_word_embeddings"] = facts.tied;
   const Json& before = config[family.epsilon];
   if (!before.is_number() || shortest(before.get<double>()) != shortest(facts.epsilon))

@@ -48,10 +48,10 @@ std::int64_t common(const std::map<std::int64_t, std::set<std::int64_t>>& layers
   return layers.begin()->first;
 }
 
-std::int64_t common(const std::vector<std::int64_t>& by_number, const char* what, const char* key) {
+std::int64_t common(const std::vector<std::int64_t>& by_number, const char* what, const char* key, const char* pruner) {
   std::map<std::int64_t, std::set<std::int64_t>> layers;
   for (std::size_t i = 0; i < by_number.size(); ++i) layers[by_number[i]].insert(static_cast<std::int64_t>(i));
-  return common(layers, what, key, "cut all layers alike (pruner/heads with ranking = \"layer\")");
+  return common(layers, what, key, fmt::format("cut all layers alike ({} with ranking = \"layer\")", pruner).c_str());
 }
 
 /// Writes down which tensors the builder asks for, under the graph's names.
@@ -143,9 +143,13 @@ std::map<std::string, double> even_epsilons(Graph& graph, double epsilon) {
 class Planner {
  public:
   explicit Planner(const Graph& graph) : graph_(graph), facts_(decoder_facts(graph)) {
-    common(facts_.heads, "numbers of attention heads", "num_attention_heads");
-    common(facts_.kv_heads, "numbers of key and value heads", "num_key_value_heads");
-    common(facts_.head_size, "sizes of the heads", "head_dim");
+    common(facts_.heads, "numbers of attention heads", "num_attention_heads", "pruner/heads");
+    common(facts_.kv_heads, "numbers of key and value heads", "num_key_value_heads", "pruner/heads");
+    common(facts_.head_size, "sizes of the heads", "head_dim", "pruner/heads");
+    if (!facts_.mixtures.empty()) {
+      common(facts_.mixtures, "numbers of experts", "num_local_experts", "pruner/experts");
+      common(facts_.mixtures_used, "numbers of experts chosen", "num_experts_per_tok", "pruner/experts");
+    }
     factors_ = even_epsilons(graph_, facts_.epsilon);
   }
 

@@ -40,6 +40,13 @@ class Builder {
     graph_.nodes.push_back({op, "", name, std::move(inputs), {output}, std::move(attributes)});
     return output;
   }
+  std::vector<std::string> nodes(const std::string& op, const std::string& name, std::vector<std::string> inputs,
+                                 std::int64_t count, std::map<std::string, Attribute> attributes) {
+    std::vector<std::string> outputs;
+    for (std::int64_t i = 0; i < count; ++i) outputs.push_back(name + "_output_" + std::to_string(i));
+    graph_.nodes.push_back({op, "", name, std::move(inputs), outputs, std::move(attributes)});
+    return outputs;
+  }
 
  private:
   double uniform() { return static_cast<double>(random_() >> 11) * 0x1p-53; }  // the same everywhere, unlike a distribution
@@ -48,6 +55,19 @@ class Builder {
 };
 
 using Ints = std::vector<std::int64_t>;
+
+/// Each expert's gate: the chances of the best ones, over their sum.
+std::vector<std::string> add_gates(Builder& b, const ToySize& z, const std::string& at, const std::string& logits) {
+  const std::map<std::string, Attribute> last{{"axis", std::int64_t{-1}}};
+  const auto chances = b.node("Softmax", at + "/Softmax", {logits}, last);
+  const auto best = b.nodes("TopK", at + "/TopK", {chances, b.integers(at + "/used", {z.used})}, 2, last);
+  const auto sum = b.node("ReduceSum", at + "/ReduceSum", {best[0], b.integers(at + "/axes", {-1})});
+  const auto shares = b.node("Div", at + "/Div", {best[0], sum});
+  const auto none =
+      b.node("Mul", at + "/Mul", {chances, b.constant(at + "/zero", Tensor::of(DType::f32, {}, std::vector<float>{0}))});
+  const auto gates = b.node("ScatterElements", at + "/ScatterElements", {none, best[1], shares}, last);
+  return b.nodes("Split", at + "/Split", {gates}, z.experts, {{"axis", std::int64_t{-1}}, {"num_outputs", z.experts}});
+}
 
 void add_layer(Builder& b, const ToySize& z, std::int64_t layer, std::string& x, const std::string& mask) {
   const auto path = "model.layers." + std::to_string(layer), scope = "/model/layers." + std::to_string(layer);
@@ -74,11 +94,27 @@ void add_layer(Builder& b, const ToySize& z, std::int64_t layer, std::string& x,
                         {{"q_num_heads", z.heads}, {"kv_num_heads", z.kv_heads}, {"is_causal", std::int64_t{1}}});
   x = b.node("Add", scope + "/Add", {x, linear("self_attn", "o_proj", a, z.heads * z.head, z.hidden)});
   h = norm("post_attention_layernorm");
-  const auto gate = linear("mlp", "gate_proj", h, z.hidden, z.ffn);
-  const auto up = linear("mlp", "up_proj", h, z.hidden, z.ffn);
-  const auto silu = b.node("Mul", scope + "/mlp/act/Mul", {gate, b.node("Sigmoid", scope + "/mlp/act/Sigmoid", {gate})});
-  const auto product = b.node("Mul", scope + "/mlp/Mul", {silu, up});
-  x = b.node("Add", scope + "/Add_1", {x, linear("mlp", "down_proj", product, z.ffn, z.hidden)});
+  const auto feed_forward = [&](const std::string& part) {
+    const auto gate = linear(part, "gate_proj", h, z.hidden, z.ffn);
+    const auto up = linear(part, "up_proj", h, z.hidden, z.ffn);
+    const auto silu =
+        b.node("Mul", scope + "/" + part + "/act/Mul", {gate, b.node("Sigmoid", scope + "/" + part + "/act/Sigmoid", {gate})});
+    const auto product = b.node("Mul", scope + "/" + part + "/Mul", {silu, up});
+    return linear(part, "down_proj", product, z.ffn, z.hidden);
+  };
+  if (z.experts == 0) {
+    x = b.node("Add", scope + "/Add_1", {x, feed_forward("mlp")});
+    return;
+  }
+  const auto logits = linear("moe", "gate", h, z.hidden, z.experts);
+  const auto gates = add_gates(b, z, scope + "/moe/gate", logits);
+  std::string sum;
+  for (std::int64_t e = 0; e < z.experts; ++e) {
+    const auto expert = "moe/experts." + std::to_string(e);
+    const auto share = b.node("Mul", scope + "/" + expert + "/share", {feed_forward(expert), gates[static_cast<std::size_t>(e)]});
+    sum = sum.empty() ? share : b.node("Add", scope + "/" + expert + "/sum", {sum, share});
+  }
+  x = b.node("Add", scope + "/Add_1", {x, sum});
 }
 
 }  // namespace

@@ -10,6 +10,7 @@ namespace espalier::test {
 
 struct ToySize {
   std::int64_t layers = 2, hidden = 32, heads = 4, kv_heads = 2, head = 8, ffn = 48, vocabulary = 64, positions = 64;
+  std::int64_t experts = 0, used = 2;  ///< a mixture in place of every feed-forward layer; 0: none
 };
 
 /// A causal language model with grouped-query attention, a gated feed-forward layer and a tied head; random weights from a seed.
