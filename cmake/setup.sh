@@ -100,9 +100,9 @@ install_packages() {  # KIND…
   fi
   log=$(mktemp)
   {
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get update -q &&
-      { [ -z "$plain" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $plain; } &&
-      { [ -z "$back" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends -t "$VERSION_CODENAME-backports" $back; }
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 update -q &&
+      { [ -z "$plain" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends $plain; } &&
+      { [ -z "$back" ] || $sudo env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -q --no-install-recommends -t "$VERSION_CODENAME-backports" $back; }
   } >"$log" 2>&1 || { tail -n 15 "$log" >&2; stop "apt could not install them (whole log: $log)"; }
   rm -f "$log"
 }
