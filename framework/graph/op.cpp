@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "graph/infer_node.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -23,6 +24,8 @@ std::string_view plain_domain(std::string_view domain) { return domain == "ai.on
 constexpr std::int64_t kMostContent = 256;
 constexpr std::size_t kHighestRank = 64;  // as in NumPy
 
+}  // namespace
+
 ValueInfo info_of(const Tensor& tensor) {
   ValueInfo info{tensor.dtype, Shape(tensor.shape.begin(), tensor.shape.end()), std::nullopt, true};
   const bool integer = tensor.dtype == DType::i64 || tensor.dtype == DType::i32 || tensor.dtype == DType::boolean;
@@ -32,6 +35,8 @@ ValueInfo info_of(const Tensor& tensor) {
   }
   return info;
 }
+
+namespace {
 
 ValueInfo unknown() { return {DType::undefined, {}, std::nullopt, false}; }
 
@@ -60,6 +65,8 @@ auto located(const Node& node, F&& work) {
   }
 }
 
+}  // namespace
+
 std::vector<ValueInfo> infer_node(const Graph& graph, const ValueMap& values, const Node& node) {
   const Operator* op = find_operator(graph, node);
   const bool ranked = std::all_of(node.inputs.begin(), node.inputs.end(),
@@ -77,6 +84,8 @@ std::vector<ValueInfo> infer_node(const Graph& graph, const ValueMap& values, co
     return out;
   });
 }
+
+namespace {
 
 double elements(const ValueInfo& info, const Bindings& bindings) {
   double n = 1;

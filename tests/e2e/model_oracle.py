@@ -1,4 +1,9 @@
-"""model_oracle.py make DIR: DIR/model.onnx, its inputs as .npy, refused.onnx. model_oracle.py check DIR OUT: OUT's arrays against ONNX Runtime."""
+"""What `espalier model` looks at and runs, and what other runtimes say of it.
+
+model_oracle.py make DIR: DIR/model.onnx, its inputs as .npy, refused.onnx.
+model_oracle.py mixture DIR: DIR/mixture, a Mixtral of two blocks with four experts each.
+model_oracle.py check DIR OUT: OUT's arrays against ONNX Runtime.
+"""
 import pathlib
 import sys
 
@@ -28,6 +33,15 @@ def make(folder):
     np.save(folder / "bytes.npy", np.zeros(4, np.uint8))
 
 
+def mixture(folder):
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    config = transformers.MixtralConfig(vocab_size=61, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=4,
+                                        num_key_value_heads=2, num_local_experts=4, num_experts_per_tok=2, max_position_embeddings=32)
+    transformers.MixtralForCausalLM(config).save_pretrained(folder / "mixture")
+
+
 def check(folder, out):
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
     names = {"y/out:0": "y%2Fout%3A0.npy", "lengths": "lengths.npy", "half": "half.npy"}
@@ -39,4 +53,4 @@ def check(folder, out):
 
 
 if __name__ == "__main__":
-    {"make": make, "check": check}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))
+    {"make": make, "mixture": mixture, "check": check}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))

@@ -96,3 +96,34 @@ TEST_CASE("info and groups tell what is in a model and what can be cut") {
   CHECK_THAT(picture, ContainsSubstring("<svg") && ContainsSubstring("8 channels, 5 parameters each") &&
                           ContainsSubstring("3 × 8, axis 1") && ContainsSubstring("8 × 2, axis 0"));
 }
+
+TEST_CASE("groups lists the experts of a mixture and the blocks of a run, with what one of them frees") {
+  const Bench bench;
+  REQUIRE(bench.oracle("mixture ."));
+  const Call call = bench.model("groups mixture --json");
+  INFO(call.out << call.err);
+  REQUIRE(call.code == 0);
+  std::array<int, 2> found{};
+  const Json listed = Json::parse(call.out);
+  for (const Json& group : listed["groups"]) {
+    if (group["kind"] == "experts") {
+      ++found[0];
+      CHECK(group["units"] == 4);
+      CHECK(group["chosen"] == 2);
+      CHECK(group["parameters_per_unit"] == 3 * 16 * 24 + 16);  // gate, up, down and the router's row
+      CHECK(group["experts"].size() == 4);
+      CHECK(group["members"].size() == 1);
+      CHECK(group["members"][0]["axis"] == 1);
+    }
+    if (group["kind"] == "blocks") {
+      ++found[1];
+      CHECK(group["units"] == 2);
+      // Queries and outputs, keys and values, the experts with their router, two norms.
+      CHECK(group["parameters_per_unit"] == 2 * 16 * 16 + 2 * 16 * 8 + 4 * (3 * 16 * 24 + 16) + 2 * 16);
+      CHECK(group["macs_per_unit"].get<double>() > 0);
+      CHECK(group["scopes"].size() == 2);
+    }
+  }
+  CHECK(found == std::array{2, 1});
+  CHECK_THAT(bench.model("groups mixture").out, ContainsSubstring("experts:") && ContainsSubstring("blocks:"));
+}
