@@ -134,7 +134,9 @@ CommandAction set_up(CLI::App& app) {
   app.require_subcommand(1);
   const auto part = [&](const char* name, const char* help, Part action) {
     CLI::App* sub = app.add_subcommand(name, help);
-    sub->add_option("FILE", arguments->file, "a model: .onnx, .gguf, an exported folder, or a Hugging Face directory")->required();
+    sub->add_option("FILE", arguments->file,
+                    "a model: .onnx, .gguf, .pt (TorchScript), an exported folder, or a Hugging Face directory")
+        ->required();
     sub->callback([chosen, action] { *chosen = action; });
     sub->fallthrough();
     return sub;

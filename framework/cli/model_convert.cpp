@@ -23,13 +23,16 @@ std::string format_of(const Arguments& arguments) {
   if (!arguments.format.empty()) return arguments.format;
   const std::string extension = std::filesystem::path(arguments.to).extension().string();
   if (extension == ".gguf")
-    throw_unsupported("GGUF is read, not written", arguments.to, "written are ONNX and Hugging Face directories");
+    throw_unsupported("GGUF is read, not written", arguments.to, "written are ONNX, TorchScript and Hugging Face directories");
   if (extension == ".safetensors")
     throw_invalid("model.safetensors is written into a folder, with the files that belong to it", arguments.to, "name the folder");
-  for (const char* other : {".bin", ".pt", ".pth", ".pb", ".tflite", ".xml", ".json", ".toml"})
+  for (const char* own : {".pt", ".pth", ".ts"})
+    if (extension == own) return "torchscript";
+  for (const char* other : {".bin", ".pb", ".tflite", ".xml", ".json", ".toml"})
     if (extension == other)
-      throw_invalid("a name that ends in " + extension + " is a file's, and no such file is written", arguments.to,
-                    "end it in .onnx, or name the folder of a Hugging Face directory (--format huggingface for one of this name)");
+      throw_invalid(
+          "a name that ends in " + extension + " is a file's, and no such file is written", arguments.to,
+          "end it in .onnx or .pt, or name the folder of a Hugging Face directory (--format huggingface for one of this name)");
   return extension == ".onnx" ? "onnx" : "huggingface";
 }
 
@@ -49,10 +52,13 @@ int write(const Arguments& arguments, const CommonOptions& common, const Json& c
 
 std::shared_ptr<Arguments> writing_options(CLI::App& app) {
   auto arguments = std::make_shared<Arguments>();
-  app.add_option("FROM", arguments->from, "a model: .onnx, .gguf, an exported folder, or a Hugging Face directory")->required();
-  app.add_option("TO", arguments->to, "a name that ends in .onnx, or the folder of a Hugging Face directory")->required();
+  app.add_option("FROM", arguments->from,
+                 "a model: .onnx, .gguf, .pt (TorchScript), an exported folder, or a Hugging Face directory")
+      ->required();
+  app.add_option("TO", arguments->to, "a name that ends in .onnx or .pt (TorchScript), or the folder of a Hugging Face directory")
+      ->required();
   app.add_option("--format", arguments->format, "what to write, whatever TO is called; onnx then makes a folder with a tokenizer")
-      ->check(CLI::IsMember({"onnx", "huggingface"}));
+      ->check(CLI::IsMember({"onnx", "huggingface", "torchscript"}));
   app.add_option("--dtype", arguments->dtype, "store the weights as f32, f16 or bf16 (as they are)")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   app.add_option("--max-shard-size", arguments->max_shard, "most bytes of weights in one file of a Hugging Face directory (5GB)")
@@ -77,6 +83,8 @@ CommandAction set_up_convert(CLI::App& app) {
       "\nExamples:\n"
       "  espalier model convert model.gguf model/                      # a Hugging Face directory\n"
       "  espalier model convert model/ model.onnx --dtype bf16\n"
+      "  espalier model convert traced.pt model.onnx\n"
+      "  espalier model convert model.onnx model.pt                   # TorchScript, for torch.jit.load\n"
       "  espalier model convert exported/ small/ --dtype f16 --max-shard-size 500MB\n");
   return [arguments](const CommonOptions& common) { return write(*arguments, common); };
 }

@@ -1,9 +1,11 @@
 #include "formats/model_file.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "formats/gguf.h"
 #include "formats/huggingface.h"
+#include "formats/model_reader.h"
 #include "formats/onnx.h"
 #include "sdk/error.h"
 
@@ -34,14 +36,24 @@ Found find(const fs::path& path) {
   std::ifstream(file, std::ios::binary).read(magic, sizeof magic);
   if (std::string_view(magic, sizeof magic) == "GGUF") return {file, "gguf"};
   if (file.extension() == ".onnx") return {file, "onnx"};
+  for (const ModelReader& reader : model_readers())
+    if (std::find(reader.endings.begin(), reader.endings.end(), file.extension()) != reader.endings.end())
+      return {file, reader.format};
+  std::string others;
+  for (const ModelReader& reader : model_readers()) others += ", " + reader.said;
   throw_unsupported("this is no model file that is read", file.string(),
-                    "files of ONNX (.onnx) and GGUF, and Hugging Face directories are");
+                    "files of ONNX (.onnx)" + others + " and GGUF, and Hugging Face directories are");
 }
 
 ImportedModel read(const Found& found, const TensorStore& store) {
   if (found.format == "gguf") return import_gguf(found.path, store);
   if (found.format == "huggingface") return import_huggingface(found.path, store);
   ImportedModel model;
+  for (const ModelReader& reader : model_readers())
+    if (found.format == reader.format) {
+      model.graph = reader.read(found.path);
+      return model;
+    }
   model.graph = read_onnx(found.path);
   return model;
 }
@@ -60,7 +72,7 @@ ImportedModel read_model_and_tokenizer(const fs::path& path, std::string* format
   ImportedModel model = read(found, store);
   const fs::path beside = found.path.parent_path() / "tokenizer.json";
   std::error_code error;
-  if (found.format == "onnx" && fs::is_regular_file(beside, error)) {
+  if (found.format != "gguf" && found.format != "huggingface" && fs::is_regular_file(beside, error)) {
     const MappedFile mapped(beside);
     model.tokenizer =
         Tokenizer::from_json({reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size()}, beside.string());

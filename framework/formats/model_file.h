@@ -7,8 +7,9 @@
 
 namespace espalier {
 
-/// A model from a file of any format that is read: .onnx, .gguf, a folder with a model.onnx (an exported model, a package) or a
-/// Hugging Face directory. `format` gets "onnx", "gguf" or "huggingface". Throws Error(invalid_input) for what is none of them.
+/// A model from a file of any format that is read: .onnx, .gguf, a folder with a model.onnx (an exported model, a package), a
+/// Hugging Face directory, or what a linked library reads (model_reader.h: TorchScript where LibTorch is). `format` gets "onnx",
+/// "gguf", "huggingface" or the reader's name. Throws Error(invalid_input) for what is none of them.
 /// `store`: see below.
 Graph read_model_file(const std::filesystem::path& path, std::string* format = nullptr, const TensorStore& store = {});
 

@@ -1,8 +1,9 @@
-/// conformance FOLDER [--all] [--table] [PATTERN…]: runs the node cases that node_cases.py wrote; those whose name begins with a
-/// pattern or one of whose operators is one, where patterns are given. A line for each that did not pass (each one with --all), and
-/// the sums; with
-/// --table the page of operators instead.
+/// conformance FOLDER [--all] [--table] [--torchscript] [PATTERN…]: runs the node cases that node_cases.py wrote; those whose name
+/// begins with a pattern or one of whose operators is one, where patterns are given. A line for each that did not pass (each one
+/// with --all), and the sums; with
+/// --table the page of operators instead; with --torchscript through an archive and LibTorch.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <map>
@@ -13,10 +14,10 @@ using namespace espalier::test;
 
 int main(int count, char** words) {
   if (count < 2) {
-    fmt::print(stderr, "conformance FOLDER [--all] [--table] [PATTERN…]\n");
+    fmt::print(stderr, "conformance FOLDER [--all] [--table] [--torchscript] [PATTERN…]\n");
     return 2;
   }
-  bool all = false, table = false;
+  bool all = false, table = false, torchscript = false;
   std::vector<std::string> patterns;
   for (int i = 2; i < count; ++i) {
     const std::string_view word(words[i]);
@@ -24,6 +25,8 @@ int main(int count, char** words) {
       all = true;
     else if (word == "--table")
       table = true;
+    else if (word == "--torchscript")
+      torchscript = true;
     else
       patterns.emplace_back(word);
   }
@@ -38,14 +41,19 @@ int main(int count, char** words) {
   const char* const kinds[] = {"passed", "refused", "WRONG"};
   const std::vector<NodeCase> cases = read_node_cases(words[1]);
   std::vector<Judged> judged;
+  const auto archive = std::filesystem::temp_directory_path() / fmt::format("conformance-{}.pt", static_cast<long>(::getpid()));
   for (const NodeCase& node_case : cases) {
     if (!wanted(node_case)) continue;
-    judged.push_back({&node_case, run_node_case(node_case, words[1])});
-    const Outcome& outcome = judged.back().outcome;
+    judged.push_back({&node_case, {}, {}});
+    if (table || !torchscript) judged.back().outcome = run_node_case(node_case, words[1]);
+    if (table || torchscript) judged.back().torchscript = run_torchscript_case(node_case, words[1], archive);
+    const Outcome& outcome = torchscript ? judged.back().torchscript : judged.back().outcome;
     ++sums[outcome.kind];
     if (!table && (all || outcome.kind != Outcome::passed))
       fmt::print("{:8} {:60} {}: {}\n", kinds[outcome.kind], node_case.name, outcome.stage, outcome.reason);
   }
+  std::error_code gone;
+  std::filesystem::remove(archive, gone);
   if (table)
     fmt::print("{}", operator_table(judged));
   else

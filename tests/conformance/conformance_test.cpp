@@ -35,20 +35,23 @@ fs::path cases_folder() {
 
 }  // namespace
 
-TEST_CASE("ONNX's node cases pass or are refused by name, and the page of operators is up to date") {
-  const fs::path folder = cases_folder();
+TEST_CASE("ONNX's node cases pass or are refused by name, here and as TorchScript, and the page of operators is up to date") {
+  const fs::path folder = cases_folder(), archive = folder / "case.pt";
   const std::vector<NodeCase> cases = read_node_cases(folder);
   std::vector<Judged> judged;
-  int passed = 0;
+  int passed = 0, written = 0;
   for (const NodeCase& node_case : cases) {
-    judged.push_back({&node_case, run_node_case(node_case, folder)});
-    const Outcome& outcome = judged.back().outcome;
-    passed += outcome.kind == Outcome::passed;
-    INFO(node_case.name << ", " << outcome.stage << ": " << outcome.reason);
-    CHECK(outcome.kind != Outcome::wrong);
-    if (outcome.kind == Outcome::refused) CHECK(!outcome.reason.empty());
+    judged.push_back({&node_case, run_node_case(node_case, folder), run_torchscript_case(node_case, folder, archive)});
+    for (const Outcome* outcome : {&judged.back().outcome, &judged.back().torchscript}) {
+      INFO(node_case.name << ", " << outcome->stage << ": " << outcome->reason);
+      CHECK(outcome->kind != Outcome::wrong);
+      if (outcome->kind == Outcome::refused) CHECK(!outcome->reason.empty());
+    }
+    passed += judged.back().outcome.kind == Outcome::passed;
+    written += judged.back().torchscript.kind == Outcome::passed;
   }
   CHECK(passed >= 1770);
+  CHECK(written >= 1000);
   INFO("write it again: conformance " << folder << " --table > docs/operators.md");
   CHECK(operator_table(judged) == text_of(fs::path(std::getenv("ESPALIER_SOURCE")) / "docs/operators.md"));
 }

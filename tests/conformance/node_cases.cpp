@@ -6,11 +6,14 @@
 #include <fmt/ranges.h>
 
 #include <fstream>
+#include <functional>
+#include <map>
 
 #include "formats/onnx.h"
 #include "graph/op.h"
 #include "graph/passes.h"
 #include "run/session.h"
+#include "run/torchscript_module.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
 
@@ -120,7 +123,10 @@ std::vector<NodeCase> read_node_cases(const std::filesystem::path& folder) {
   return cases;
 }
 
-Outcome run_node_case(const NodeCase& node_case, const std::filesystem::path& folder) {
+namespace {
+
+/// `steps` runs the case and names each stage as it comes there; it returns what is wrong.
+Outcome judged(const std::function<std::string(std::string& stage)>& steps) {
   Outcome outcome;
   const auto ends = [&](Outcome::Kind kind, std::string reason) {
     outcome.kind = kind;
@@ -128,28 +134,62 @@ Outcome run_node_case(const NodeCase& node_case, const std::filesystem::path& fo
     return outcome;
   };
   try {
-    outcome.stage = "import";
-    Graph graph = read_onnx(folder / "models" / (node_case.name + ".onnx"));
-    if (!node_case.unreadable.empty()) return ends(Outcome::refused, node_case.unreadable);
-    outcome.stage = "normal form";
-    optimize(graph);
-    outcome.stage = "infer";
-    const ValueMap values = infer(graph);
-    outcome.stage = "run";
-    Session session(graph);
-    RunValues inputs;
-    for (const auto& [name, value] : node_case.inputs) inputs[name] = given(value);
-    const RunValues outputs = session.run_values(inputs);
-    outcome.stage = "compare";
-    for (const auto& [name, expected] : node_case.outputs)
-      if (const std::string why = difference(node_case, expected, outputs.at(name), values.at(name)); !why.empty())
-        return ends(Outcome::wrong, name + ": " + why);
-    return ends(Outcome::passed, "");
+    const std::string why = steps(outcome.stage);
+    return ends(why.empty() ? Outcome::passed : Outcome::wrong, why);
   } catch (const Error& error) {
     return ends(error.code() == ErrorCode::unsupported ? Outcome::refused : Outcome::wrong, error.what());
   } catch (const std::exception& error) {
     return ends(Outcome::wrong, error.what());
   }
+}
+
+Graph imported(const NodeCase& node_case, const std::filesystem::path& folder, std::string& stage) {
+  stage = "import";
+  Graph graph = read_onnx(folder / "models" / (node_case.name + ".onnx"));
+  if (!node_case.unreadable.empty()) throw_unsupported(node_case.unreadable);
+  return graph;
+}
+
+}  // namespace
+
+Outcome run_node_case(const NodeCase& node_case, const std::filesystem::path& folder) {
+  return judged([&](std::string& stage) -> std::string {
+    Graph graph = imported(node_case, folder, stage);
+    stage = "normal form";
+    optimize(graph);
+    stage = "infer";
+    const ValueMap values = infer(graph);
+    stage = "run";
+    Session session(graph);
+    RunValues inputs;
+    for (const auto& [name, value] : node_case.inputs) inputs[name] = given(value);
+    const RunValues outputs = session.run_values(inputs);
+    stage = "compare";
+    for (const auto& [name, expected] : node_case.outputs)
+      if (const std::string why = difference(node_case, expected, outputs.at(name), values.at(name)); !why.empty())
+        return name + ": " + why;
+    return {};
+  });
+}
+
+Outcome run_torchscript_case(const NodeCase& node_case, const std::filesystem::path& folder, const std::filesystem::path& archive) {
+  return judged([&](std::string& stage) -> std::string {
+    const Graph graph = imported(node_case, folder, stage);
+    stage = "write";
+    write_torchscript(graph, archive);
+    stage = "run";
+    TorchScriptModel model(archive);
+    const std::map<std::string, CaseValue> values(node_case.inputs.begin(), node_case.inputs.end());
+    std::vector<at::Tensor> inputs;
+    for (const Value& input : graph.inputs) inputs.push_back(to_aten(values.at(input.name).data));
+    const std::vector<at::Tensor> outputs = model.run(inputs);
+    stage = "compare";
+    for (const auto& [name, expected] : node_case.outputs)
+      for (std::size_t i = 0; i < graph.outputs.size(); ++i)
+        if (graph.outputs[i].name == name)
+          if (const std::string why = difference(node_case, expected.data, outputs.at(i)); !why.empty()) return name + ": " + why;
+    return {};
+  });
 }
 
 }  // namespace espalier::test

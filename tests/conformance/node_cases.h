@@ -36,5 +36,7 @@ struct Outcome {
 /// Values within rtol 1e-3 (f16, bf16: two units in the last place) and atol 1e-5, or the case's own where it asks for less,
 /// integers equal; `infer` must have told each output's type and known lengths rightly.
 Outcome run_node_case(const NodeCase& node_case, const std::filesystem::path& folder);
+/// The same through TorchScript: the model as it was imported is written as an archive (at `archive`), which LibTorch then runs.
+Outcome run_torchscript_case(const NodeCase& node_case, const std::filesystem::path& folder, const std::filesystem::path& archive);
 
 }  // namespace espalier::test

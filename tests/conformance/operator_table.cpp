@@ -18,7 +18,7 @@ struct Row {
   std::set<int> versions;
   bool runs = false, differentiable = false;
   bool linked = false, rewritten = false, inexact = false;  ///< some axis can be cut: as it is, with a rewrite, only nearly
-  int passed = 0, refused = 0, wrong = 0;
+  int passed = 0, refused = 0, wrong = 0, written = 0;
   std::set<std::string> reasons;
 };
 
@@ -72,11 +72,14 @@ std::string operator_table(const std::vector<Judged>& judged) {
       const Node& node = single.graph.nodes.front();
       add_axes(rows[name(node.domain, node.op)], single);
     }
-  int passed = 0, refused = 0, wrong = 0;
+  int passed = 0, refused = 0, wrong = 0, written = 0;
   for (const Judged& each : judged) {
+    const bool script = each.torchscript.kind == Outcome::passed;
+    written += script;
     (each.outcome.kind == Outcome::passed ? passed : each.outcome.kind == Outcome::refused ? refused : wrong) += 1;
     if (each.node_case->operators.size() != 1) continue;
     Row& row = rows[each.node_case->operators.front()];
+    row.written += script;
     (each.outcome.kind == Outcome::passed ? row.passed : each.outcome.kind == Outcome::refused ? row.refused : row.wrong) += 1;
     if (each.outcome.kind != Outcome::passed) row.reasons.insert(cause(each.outcome));
   }
@@ -84,14 +87,15 @@ std::string operator_table(const std::vector<Judged>& judged) {
       "# Operators\n\nWritten by `conformance --table`; a test compares. Of the {} node cases of the ONNX project, {} pass through "
       "import, "
       "normal form,\n`infer` and the runner (relative tolerance 1e-3, of f16 and bf16 two units in the last place, absolute 1e-5), "
-      "{} are refused by\nname, {} are wrong.\n\n"
+      "{} are refused by\nname, {} are wrong. Written as TorchScript and run by LibTorch, {} pass.\n\n"
       "*since*: the opsets at which an entry's meaning changes. *channels*: what a cut through the operator is: exact, exact with "
       "a\n"
       "rewrite of its attributes or weights, inexact (refused unless asked for), or pinned (what it touches stays whole). *cases*: "
       "ONNX's\n"
-      "own of this one node, passed / all.\n\n"
-      "| operator | since | runs | gradient | channels | cases | refused because |\n| --- | --- | --- | --- | --- | --- | --- |\n",
-      judged.size(), passed, refused, wrong);
+      "own of this one node, passed / all; *TorchScript*: the same of what is written.\n\n"
+      "| operator | since | runs | gradient | channels | cases | TorchScript | refused because |\n"
+      "| --- | --- | --- | --- | --- | --- | --- | --- |\n",
+      judged.size(), passed, refused, wrong, written);
   for (const auto& [op, row] : rows) {
     const int cases = row.passed + row.refused + row.wrong;
     std::vector<std::string> reasons(row.reasons.begin(), row.reasons.end());
@@ -100,10 +104,14 @@ std::string operator_table(const std::vector<Judged>& judged) {
       reasons.resize(3);
       reasons.push_back(fmt::format("{} more", more));
     }
-    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", op,
+    out += fmt::format("| {} | {} | {} | {} | {} | {} | {} | {} |\n", op,
                        row.versions.empty() ? "" : fmt::format("{}", fmt::join(row.versions, ", ")), row.runs ? "yes" : "no",
                        row.differentiable ? "yes" : "", row.versions.empty() ? "" : channels(row),
-                       cases ? fmt::format("{} / {}", row.passed, cases) : "", fmt::join(reasons, "; "));
+                       cases ? fmt::format("{} / {}", row.passed, cases) : "",
+                       row.written ? fmt::format("{} / {}", row.written, cases)
+                       : cases     ? "no"
+                                   : "",
+                       fmt::join(reasons, "; "));
   }
   return out;
 }

@@ -10,6 +10,7 @@ namespace espalier::test {
 struct Judged {
   const NodeCase* node_case;
   Outcome outcome;
+  Outcome torchscript;  ///< through an archive and LibTorch
 };
 
 /// Markdown: a line for each operator of the table and for each one of ONNX that has a case but is not in it. Counted are cases

@@ -65,7 +65,7 @@ TEST_CASE("perplexity follows the protocol, for the model and for its packages")
   CHECK(of_model.figures.at("nll") == Approx(std::log(expected)).epsilon(1e-6));
   CHECK(of_model.figures.at("tokens") == static_cast<double>(47 * data.count()));
   CHECK(of_model.details.at("samples.nll").size() == static_cast<std::size_t>(data.count()));
-  for (const char* backend : {"backend/openvino", "backend/libtorch", "backend/onnxruntime"}) {
+  for (const char* backend : {"backend/openvino", "backend/libtorch", "backend/onnxruntime", "backend/torchscript"}) {
     const Outcome of_package =
         tiny.workshop.run("evaluator/perplexity", {{"package", tiny.package(backend, tiny.model)}, {"data", tiny.heldout}});
     INFO(backend);

@@ -3,6 +3,7 @@
 convert_oracle.py make DIR: DIR/model.onnx, DIR/large.onnx, DIR/hostile.onnx (names that climb), their input x.npy.
 convert_oracle.py huge DIR: DIR/huge.onnx, which takes its time.
 convert_oracle.py same DIR A.onnx B.onnx TOLERANCE: both give the same in ONNX Runtime, on DIR/x.npy.
+convert_oracle.py script DIR A.onnx B.pt: torch.jit.load answers from B what ONNX Runtime does from A, on DIR/x.npy.
 convert_oracle.py pruned DIR A.onnx B.onnx N: B answers as A does without the N units of the smallest norm.
 convert_oracle.py tokens DIR FOLDER: FOLDER through AutoTokenizer and AutoModelForCausalLM: DIR/input_ids.npy, attention_mask.npy,
 position_ids.npy and what the model answers, expected.npy.
@@ -64,6 +65,17 @@ def same(folder, a, b, tolerance):
     assert np.abs(first - second).max() <= float(str(tolerance)) * np.abs(first).max(), np.abs(first - second).max()
 
 
+def script(folder, a, b):
+    import onnxruntime
+    import torch
+
+    x = np.load(folder / "x.npy")
+    expected, = onnxruntime.InferenceSession(str(a), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    module = torch.jit.load(str(b))
+    assert sorted(tuple(p.shape) for p in module.parameters()) == [(2, 8), (8, 3)], [p.shape for p in module.parameters()]
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
 def tokens(folder, model):
     import torch
     import transformers
@@ -91,4 +103,4 @@ def answer(folder, out):
 
 
 if __name__ == "__main__":
-    {"make": make, "huge": huge, "same": same, "pruned": pruned, "tokens": tokens, "answer": answer}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))
+    {"make": make, "huge": huge, "same": same, "script": script, "pruned": pruned, "tokens": tokens, "answer": answer}[sys.argv[1]](*map(pathlib.Path, sys.argv[2:]))

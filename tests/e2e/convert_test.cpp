@@ -134,6 +134,21 @@ TEST_CASE("nothing is overwritten unasked, and nothing but models ever") {
   CHECK(bench.names() == std::set<std::string>{"m.gguf", "model", "a.onnx", "b.data", "out.txt", "err.txt"});
 }
 
+TEST_CASE("a TorchScript archive is written for torch, and read again like any model") {
+  const Bench bench;
+  REQUIRE(bench.oracle("make ."));
+  const Call made = bench.convert("model.onnx model.pt --json");
+  INFO(made.out << made.err);
+  REQUIRE(made.code == 0);
+  const Json told = Json::parse(made.out);
+  CHECK(told["files"][0]["bytes"] == fs::file_size(bench.folder / "model.pt"));
+  CHECK(bench.oracle("script . model.onnx model.pt"));
+  CHECK(bench.convert("model.onnx model.pt").code == 2);
+  REQUIRE(bench.convert("model.pt back.onnx --json").code == 0);
+  CHECK(bench.oracle("same . model.onnx back.onnx 1e-6"));
+  CHECK(Json::parse(bench.model("info model.pt --json").out)["parameters"] == 40);
+}
+
 TEST_CASE("a call that is wrong says what is wrong") {
   const Bench bench;
   REQUIRE(bench.oracle("make ."));

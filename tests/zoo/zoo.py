@@ -1,11 +1,11 @@
 """Architectures that nobody here wrote, through import, a training step and a cut of 30 %: what works, and why not where not.
 
-python tests/zoo/zoo.py [--only NAME…] [--program build/release/bin/zoo_row] [--keep FOLDER] [--table docs/zoo.md]
+python tests/zoo/zoo.py [--only NAME…] [--program build/release/bin/zoo_row] [--keep FOLDER] [--table docs/zoo.md] [--ways WAY…]
 
 Needs the tests' Python (torch, transformers, onnxscript, onnxruntime; torch-pruning for its column). Each model is made from a
 configuration (architectures.py), exported by both of torch.onnx's exporters, and goes through the program: equality with ONNX Runtime
 on three inputs, a training step, every free group cut by magnitude, mask against cut, onnx.checker and ONNX Runtime on the cut
-file. Torch-Pruning cuts the same model, by magnitude, too. Exits 1 when anything that ran disagrees, or when fewer architectures agree
+file. `--ways trace` takes a TorchScript trace as a way in beside the exporters; what is expected then comes from torch. Torch-Pruning cuts the same model, by magnitude, too. Exits 1 when anything that ran disagrees, or when fewer architectures agree
 or are cut than --agree and --cut say.
 """
 import argparse
@@ -26,6 +26,7 @@ import numpy as np
 
 TOLERANCE = 1e-4  # relative to an output's largest element
 SAMPLES = 3
+WAYS = ("dynamo", "script")
 root = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -71,6 +72,35 @@ def export(exporter, module, inputs, batched, file):
         return ""
     except Exception as error:
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def named(module, names):
+    """A trace calls its inputs what forward() does."""
+    import torch
+    made = {}
+    exec(f"def forward(self, {', '.join(names)}):\n    return self.inner({', '.join(names)})", made)
+    wrapped = type("Named", (torch.nn.Module,), {"forward": made["forward"]})()
+    wrapped.inner = module
+    return wrapped.eval()
+
+
+def trace(module, inputs, file):
+    """Returns why it could not be, or an empty string."""
+    import torch
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.jit.trace(named(module, list(inputs)), tuple(inputs.values()), strict=False, check_trace=False).save(str(file))
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def answers(module, samples):
+    import torch
+    with torch.no_grad():
+        found = [module(*sample.values()) for sample in samples]
+    return [[o.numpy() for o in (f if isinstance(f, tuple) else (f,))] for f in found]
 
 
 def runtime(file, inputs):
@@ -178,7 +208,7 @@ def into_log(folder):
     os.dup2(log, 2)
 
 
-def row(name, program, folder, result):
+def row(name, program, folder, result, ways=WAYS):
     """What becomes of one architecture; in a process of its own, writes `result`."""
     import torch
     logging.disable(logging.CRITICAL)
@@ -189,13 +219,16 @@ def row(name, program, folder, result):
     try:
         module, inputs, batched = ARCHITECTURES[name]()
         samples = [inputs] + [varied(inputs, n) for n in range(1, SAMPLES)]
-        for exporter in ("dynamo", "script"):
+        for exporter in ways:
             place = folder / exporter
             place.mkdir(parents=True)
             start = time.perf_counter()
-            refused = export(exporter, module, inputs, batched, place / "model.onnx")
+            traced = exporter == "trace"
+            file = place / ("model.pt" if traced else "model.onnx")
+            refused = trace(module, inputs, file) if traced else export(exporter, module, inputs, batched, file)
             taken = time.perf_counter() - start
-            answer["exports"][exporter] = {"refused": refused} if refused else through(program, place / "model.onnx", place, samples)
+            answer["exports"][exporter] = {"refused": refused} if refused else through(
+                program, file, place, samples, answers(module, samples) if traced else None)
             answer["exports"][exporter]["seconds_export"] = taken
             result.write_text(json.dumps(answer))
     except Exception as error:
@@ -203,7 +236,7 @@ def row(name, program, folder, result):
         result.write_text(json.dumps(answer))
 
 
-def peer(name, program, folder, result):
+def peer(name, program, folder, result, _=None):
     """Torch-Pruning's side of a row; in a process of its own, which it may not leave."""
     import torch
     logging.disable(logging.CRITICAL)
@@ -215,7 +248,7 @@ def peer(name, program, folder, result):
 LIMITS = {"row": (row, 600), "peer": (peer, 120)}  # seconds
 
 
-def run_rows(names, program, keep, jobs, with_peer):
+def run_rows(names, program, keep, jobs, with_peer, ways):
     import torch  # imported before the processes part, so that they share it
     import transformers
     with contextlib.suppress(ModuleNotFoundError):
@@ -231,7 +264,7 @@ def run_rows(names, program, keep, jobs, with_peer):
             folder = keep / name.replace(" ", "-").replace(",", "") / part
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            process = context.Process(target=LIMITS[part][0], args=(name, program, folder, folder / "found.json"))
+            process = context.Process(target=LIMITS[part][0], args=(name, program, folder, folder / "found.json", ways))
             process.start()
             running[name, part] = (process, folder, time.monotonic())
         for (name, part), (process, folder, began) in list(running.items()):
@@ -310,6 +343,7 @@ def main():
     parser.add_argument("--keep", type=pathlib.Path, metavar="FOLDER", help="where files stay; otherwise they go")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="all rows, as found")
     parser.add_argument("--table", type=pathlib.Path, metavar="FILE", help="the page docs/zoo.md")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=[*WAYS, "trace"], help="how models come in")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--agree", type=int, default=0, metavar="N", help="how many have to agree with ONNX Runtime")
     parser.add_argument("--cut", type=int, default=0, metavar="N", help="how many have to be cut")
@@ -317,7 +351,7 @@ def main():
     arguments = parser.parse_args()
     names = arguments.only or list(ARCHITECTURES)
     with tempfile.TemporaryDirectory() as scratch:
-        rows = run_rows(names, arguments.program.resolve(), arguments.keep or pathlib.Path(scratch), arguments.jobs, not arguments.no_peer)
+        rows = run_rows(names, arguments.program.resolve(), arguments.keep or pathlib.Path(scratch), arguments.jobs, not arguments.no_peer, arguments.ways)
     agreed = [r for r in rows if any(agrees(e) for e in r["exports"].values())]
     cut = [r for r in rows if any(is_cut(e) for e in r["exports"].values())]
     peers = [r for r in rows if "gone" in r.get("torch_pruning", {})]

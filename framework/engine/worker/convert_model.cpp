@@ -16,6 +16,7 @@
 #include "formats/spilled_tensors.h"
 #include "formats/stored_weights.h"
 #include "run/session.h"
+#include "run/torchscript_module.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
 
@@ -142,15 +143,19 @@ struct Result {
   bool tokenizer = false;
 };
 
+/// Weights in the type that was asked for.
+void set_type(const Request& request, Graph& graph, const fs::path& scratch) {
+  if (!request.dtype) return;
+  Meter meter("converting", request.live);
+  std::vector<std::string> names;
+  for (const std::string& name : learnable(graph))
+    if (graph.initializers.at(name).count() > 1) names.push_back(name);
+  store_weights(graph, names, *request.dtype, scratch, std::ref(meter));
+}
+
 /// A model and its external data, each in place when both are whole.
 Written write_onnx_at(const Request& request, Graph graph, const fs::path& file, const fs::path& scratch) {
-  if (request.dtype) {
-    Meter meter("converting", request.live);
-    std::vector<std::string> names;
-    for (const std::string& name : learnable(graph))
-      if (graph.initializers.at(name).count() > 1) names.push_back(name);
-    store_weights(graph, names, *request.dtype, scratch, std::ref(meter));
-  }
+  set_type(request, graph, scratch);
   OnnxWriteOptions options;
   options.data_name = file.stem().string() + ".data";
   const bool one = graph.weight_bytes() <= kOneFile;
@@ -211,14 +216,26 @@ Result write_folder(const Request& request, const ImportedModel& model, const st
   return result;
 }
 
+Written write_torchscript_at(const Request& request, Graph graph) {
+  set_type(request, graph, request.to.parent_path());
+  Meter meter("writing " + request.to.filename().string(), request.live);
+  write_torchscript(graph, request.to, {std::ref(meter)});
+  return {{request.to.filename().string(), fs::file_size(request.to)}};
+}
+
 Result write_file(const Request& request, const ImportedModel& model) {
+  const bool onnx = request.format == "onnx";
   check_file(request.to, request.force);
-  check_file(request.to.parent_path() / (request.to.stem().string() + ".data"), request.force);
+  if (onnx) check_file(request.to.parent_path() / (request.to.stem().string() + ".data"), request.force);
   std::error_code error;
   fs::create_directories(request.to.parent_path(), error);
   if (error) throw Error(ErrorCode::resource, "the folder cannot be made: " + error.message(), request.to.parent_path().string());
   hear_signals();
-  return {write_onnx_at(request, model.graph, request.to, request.to.parent_path()), {}, {}, false};
+  return {
+      onnx ? write_onnx_at(request, model.graph, request.to, request.to.parent_path()) : write_torchscript_at(request, model.graph),
+      {},
+      {},
+      false};
 }
 
 void print_out(const std::string& text) {
@@ -260,13 +277,15 @@ void convert(const Request& request) {
   ImportedModel model = read_model_and_tokenizer(request.from, &from_format, store);
   Json cut;
   if (request.cut) model.graph = cut_by_magnitude(std::move(model.graph), *request.cut, store, check_stopped, cut);
-  const bool file = request.format == "onnx" && request.to.extension() == ".onnx";
+  const bool file = request.format == "torchscript" || (request.format == "onnx" && request.to.extension() == ".onnx");
   const Result result = file ? write_file(request, model) : write_folder(request, model, from_format);
   std::uint64_t bytes = 0;
   for (const auto& [name, size] : result.files) bytes += size;
   const std::int64_t parameters = model.graph.parameter_count();
   if (request.json) return tell_json(request, from_format, result, parameters, bytes, cut);
-  const std::string kind = result.family.empty() ? "ONNX" : fmt::format("{}, {}", result.family, result.dtype);
+  const std::string kind = request.format == "torchscript" ? "TorchScript"
+                           : result.family.empty()         ? "ONNX"
+                                                           : fmt::format("{}, {}", result.family, result.dtype);
   std::string text = fmt::format("{}: {}, {} parameters, {} bytes\n", request.to.string(), kind, parameters, bytes);
   if (request.cut)
     text += fmt::format("  {:.2f} % of {} parameters in {} groups are gone; there were {} in all\n",
