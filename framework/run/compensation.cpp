@@ -84,7 +84,7 @@ at::Tensor mirrored(const at::Tensor& upper) { return upper.triu() + upper.triu(
 
 /// Fills in the readers' moments. Nothing behind the last value that is read is computed.
 void observe(Context& context, const Graph& graph, const Dataset& data, const Compensation& options, std::vector<Reader>& readers) {
-  Session session(graph);
+  Session session(graph, {.products = options.products});
   std::map<std::string, at::Tensor> moments;  // Σ xᵀx by value: several weights may read one
   std::vector<std::string> values;
   for (const Reader& reader : readers)

@@ -21,7 +21,8 @@ struct Compensated {
 struct Compensation {
   std::int64_t samples = 32;  ///< examples, spread evenly over the data
   std::int64_t batch = 1;
-  double ridge = 0.01;  ///< added to the diagonal of the inputs' second moments, as a share of its mean
+  DType products = DType::undefined;  ///< of the passes (SessionOptions::products)
+  double ridge = 0.01;                ///< added to the diagonal of the inputs' second moments, as a share of its mean
 };
 
 /// A copy of `graph` (shapes as they were, for cut() to slice) whose readers of the removed units are refitted: for a product x·W

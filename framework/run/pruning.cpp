@@ -61,7 +61,10 @@ Graph compensated(Context& context, const Params& params, const Graph& graph, co
     throw_invalid("compensate = true needs data, and the stage has none", "parameter compensate", "give it: data = \"@corpus\"");
   const auto data = open_dataset(context, context.input("data"));
   return compensate(context, graph, groups, removal, *data,
-                    {.samples = params.integer("compensation_samples"), .batch = 1, .ridge = params.number("ridge")}, report);
+                    {.samples = params.integer("compensation_samples"),
+                     .products = params.text("compensation_precision") == "bf16" ? DType::bf16 : DType::undefined,
+                     .ridge = params.number("ridge")},
+                    report);
 }
 
 namespace {

@@ -1,3 +1,4 @@
+#include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/allclose.h>
 #include <ATen/ops/linalg_lstsq.h>
@@ -220,6 +221,26 @@ TEST_CASE("compensation refits the readers of cut channels by least squares") {
   for (const Json& row : rows) CHECK(row[2].get<double>() < 0.9 * row[1].get<double>());
   for (const auto& [name, tensor] : plain.initializers)
     if (name.find("down_proj") == std::string::npos) CHECK(tensor.digest() == refitted.initializer(name)->digest());
+}
+
+TEST_CASE("compensation in bf16 comes to other weights that are nearly the same") {
+  const TemporaryFolder folder;
+  TestContext context(folder);
+  const auto model = save_model(context, toy_language_model());
+  const auto data = toy_dataset(context, 12, 24, 5);
+  const auto refitted = [&](const char* precision) {
+    context.run("pruner/channels",
+                {{"sparsity", 0.4}, {"scope", {"*.mlp"}}, {"compensate", true}, {"compensation_precision", precision}},
+                {{"model", model}, {"data", data}});
+    return load_model(context, context.outputs.at("model"));
+  };
+  const Graph wide = refitted("f32"), narrow = refitted("bf16");
+  for (const char* name : {"model.layers.0.mlp.down_proj.weight", "model.layers.1.mlp.down_proj.weight"}) {
+    const at::Tensor a = to_aten(*wide.initializer(name)), b = to_aten(*narrow.initializer(name));
+    const double apart = (a - b).abs().max().item<double>() / a.abs().max().item<double>();
+    CHECK(apart > 0);
+    CHECK(apart < 0.05);
+  }
 }
 
 TEST_CASE("compensation works on attention heads, and says when it cannot") {
