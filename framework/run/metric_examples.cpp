@@ -51,6 +51,23 @@ MetricExamples::MetricExamples(Context& context, const Params& params, const Art
     batches_.emplace_back(examples.begin() + begin, examples.begin() + std::min(count_, begin + batch));
 }
 
+void MetricExamples::walk(Context& context, std::string_view label,
+                          const std::function<double(const std::vector<std::int64_t>& numbers, double worth)>& pass) const {
+  double weights = 0;
+  for (const auto& numbers : batches_) weights += dataset_->weight(numbers);
+  if (weights <= 0)
+    throw_invalid(fmt::format("none of the {} windows that are looked at has a token that counts", count_), "port data",
+                  "look at more of them: samples = 64");
+  std::uint64_t done = 0;
+  for (const auto& numbers : batches_) {
+    context.check_cancelled();
+    const double worth = static_cast<double>(count_) * dataset_->weight(numbers) / weights;
+    const double loss = worth > 0 ? pass(numbers, worth) : 0;
+    done += numbers.size();
+    context.progress({done, static_cast<std::uint64_t>(count_), label, {{"loss", loss}}});
+  }
+}
+
 void MetricExamples::observe(Context& context, Session& session, const Graph& graph, const std::vector<std::string>& values,
                              std::string_view label, const std::function<void(const TensorMap& batch)>& before) const {
   const c10::AutoGradMode off(false);

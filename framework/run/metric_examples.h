@@ -23,6 +23,12 @@ class MetricExamples {
   /// Numbers of the examples of each pass.
   const std::vector<std::vector<std::int64_t>>& batches() const { return batches_; }
 
+  /// Calls `pass` with the numbers of each batch's examples and what they are worth: as much as they add to the mean loss over all
+  /// of them, that is their counted tokens' share of count(); all examples are worth 1 where data tells no counted tokens apart. It
+  /// returns the pass's loss, which the progress shows; a pass worth nothing is left out. Throws Error(invalid_input) where no
+  /// token counts.
+  void walk(Context& context, std::string_view label,
+            const std::function<double(const std::vector<std::int64_t>& numbers, double worth)>& pass) const;
   /// Runs all of them, without gradients, as far as `values` need it: a language model's head does not run for what lies before it.
   /// The values themselves go to the hooks that the caller has set. `before` is called with each batch before it runs.
   void observe(Context& context, Session& session, const Graph& graph, const std::vector<std::string>& values,

@@ -1,7 +1,6 @@
 #include "run/unit_gradients.h"
 
 #include <ATen/ops/sum.h>
-#include <fmt/format.h>
 
 #include <algorithm>
 #include <set>
@@ -49,22 +48,12 @@ void UnitGradients::walk(Context& context, const MetricExamples& examples, std::
   Session session(graph_, options_);
   session.train({tensors.begin(), tensors.end()});
   const auto all = static_cast<double>(examples.count());
-  double weights = 0;
-  for (const auto& numbers : examples.batches()) weights += examples.dataset().weight(numbers);
-  if (weights <= 0)
-    throw_invalid(fmt::format("none of the {} windows that are looked at has a token that counts", examples.count()), "port data",
-                  "look at more of them: samples = 64");
-  std::uint64_t done = 0;
-  for (const auto& numbers : examples.batches()) {
-    context.check_cancelled();
-    // An example is worth as much as it adds to the mean loss over all of them: its counted tokens. All are alike without flags.
-    const double worth = all * examples.dataset().weight(numbers) / weights;
-    const double loss = worth > 0 ? backward(session, examples, *objective, numbers) : 0;
-    if (worth > 0) add(session, term, share(worth, all));
+  examples.walk(context, label, [&](const std::vector<std::int64_t>& numbers, double worth) {
+    const double loss = backward(session, examples, *objective, numbers);
+    add(session, term, share(worth, all));
     if (after) after();
-    done += numbers.size();
-    context.progress({done, static_cast<std::uint64_t>(examples.count()), label, {{"loss", loss}}});
-  }
+    return loss;
+  });
 }
 
 double UnitGradients::backward(Session& session, const MetricExamples& examples, const Objective& objective,

@@ -4,17 +4,14 @@
 // value is reduced as soon as it is computed; none is kept.
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
-#include <fmt/format.h>
 
-#include <algorithm>
 #include <cmath>
-#include <set>
-#include <unordered_map>
+#include <map>
 
-#include "graph/channels.h"
 #include "run/metric.h"
 #include "run/metric_examples.h"
 #include "run/padding.h"
+#include "run/unit_readers.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
@@ -50,147 +47,41 @@ struct Moments {
   }
 };
 
-constexpr std::int32_t nobody = -1;
-
-/// An axis of a value that some weight reads, and whose indices belong to units.
-struct Watched {
-  std::string value;
-  std::size_t axis;
-  std::vector<std::int32_t> unit;  ///< by index: number of the unit among all, or nobody
-  Moments moments;
-};
-
-/// Ports of a node that a channel at `from` meets inside it, `from` included.
-std::vector<AxisMaps::Port> met_by(const AxisMaps& maps, AxisMaps::Port from) {
-  const auto same = [](const AxisMaps::Port& a, const AxisMaps::Port& b) {
-    return a.output == b.output && a.slot == b.slot && a.axis == b.axis;
-  };
-  std::vector<AxisMaps::Port> met{from};
-  const auto meet = [&](const AxisMaps::Port& port) {
-    if (std::none_of(met.begin(), met.end(), [&](const auto& p) { return same(p, port); })) met.push_back(port);
-  };
-  for (std::size_t i = 0; i < met.size(); ++i)
-    for (const auto& link : maps.links) {
-      const auto port = met[i];
-      if (same(link.a, port)) meet(link.b);
-      if (same(link.b, port)) meet(link.a);
-    }
-  return met;
-}
-
-/// Finds what to watch: axes of values that come into a node, meet a constant there (a weight, perhaps dequantized or transposed)
-/// and do not come out: the products and convolutions that use a unit up. What only passes a unit on (norms, activations,
-/// depthwise convolutions) is none.
-class Readers {
- public:
-  Readers(const Graph& graph, const std::vector<CoupledGroup>& groups)
-      : graph_(graph), values_(infer(graph)), classes_(graph, values_) {
-    std::int32_t next = 0;
-    for (const auto& group : groups)
-      for (const auto& unit : group.units) {
-        const auto& member = group.members[unit.front().member];
-        const auto axis = classes_.axis(member.tensor, member.axis);
-        const auto index = unit.front().indices.front();
-        if (index >= axis.length)
-          throw Error(ErrorCode::internal, "a coupled group names a channel that does not exist", member.tensor);
-        unit_of_[classes_.find(axis.first + static_cast<ChannelClasses::Element>(index))] = next++;
-      }
-    for (const auto& [name, tensor] : graph.initializers) constant_.insert(name);
-  }
-
-  std::vector<Watched> find() {
-    for (std::size_t n = 0; n < graph_.nodes.size(); ++n) {
-      const auto& node = graph_.nodes[n];
-      const bool fixed = !node.inputs.empty() && captures(node).empty() &&
-                         std::all_of(node.inputs.begin(), node.inputs.end(),
-                                     [&](const auto& input) { return input.empty() || constant_.contains(input); });
-      if (fixed) {
-        constant_.insert(node.outputs.begin(), node.outputs.end());
-        continue;
-      }
-      for (std::size_t slot = 0; slot < node.inputs.size(); ++slot) {
-        if (node.inputs[slot].empty() || constant_.contains(node.inputs[slot])) continue;
-        for (std::size_t axis = 0; axis < classes_.rank(node.inputs[slot]); ++axis)
-          if (used_up(n, AxisMaps::in(slot, axis))) watch(node.inputs[slot], axis);
-      }
-    }
-    return std::move(found_);
-  }
-
- private:
-  bool used_up(std::size_t n, AxisMaps::Port port) const {
-    if (classes_.at(n, port).length == 0) return false;
-    const auto& node = graph_.nodes[n];
-    bool weight = false;
-    for (const auto& met : met_by(classes_.maps(n), port)) {
-      if (met.output && !node.output(met.slot).empty()) return false;
-      if (!met.output) weight = weight || constant_.contains(node.input(met.slot));
-    }
-    return weight;
-  }
-
-  void watch(const std::string& value, std::size_t axis_number) {
-    if (!seen_.insert({value, axis_number}).second) return;  // several weights read it
-    const auto axis = classes_.axis(value, axis_number);
-    Watched watched{value, axis_number, {}, {}};
-    bool any = false;
-    for (std::int64_t i = 0; i < axis.length; ++i) {
-      const auto at = unit_of_.find(classes_.find(axis.first + static_cast<ChannelClasses::Element>(i)));
-      watched.unit.push_back(at == unit_of_.end() ? nobody : at->second);
-      any = any || at != unit_of_.end();
-    }
-    if (any) found_.push_back(std::move(watched));
-  }
-
-  const Graph& graph_;
-  const ValueMap values_;
-  const ChannelClasses classes_;
-  std::unordered_map<ChannelClasses::Element, std::int32_t> unit_of_;
-  std::set<std::string> constant_;
-  std::set<std::pair<std::string, std::size_t>> seen_;
-  std::vector<Watched> found_;
-};
-
 class Activation final : public MetricComponent {
  public:
   Scores score(Context& context, const Params& params, const Graph& graph, const std::vector<CoupledGroup>& groups,
                const Artifact* data) override {
     const MetricExamples examples(context, params, data, "metric/activation");
-    auto watched = Readers(graph, groups).find();
-    std::vector<bool> read;
-    for (const auto& group : groups) read.resize(read.size() + group.units.size(), false);
-    for (const auto& watching : watched)
-      for (const auto unit : watching.unit)
-        if (unit != nobody) read[static_cast<std::size_t>(unit)] = true;
-    if (std::find(read.begin(), read.end(), true) == read.end())
-      throw_invalid(
-          fmt::format("no weight reads the channels of any of the {} groups, so nothing of theirs can be observed", groups.size()),
-          groups.empty() ? "" : fmt::format("group \"{}\"", groups.front().id), "score them with metric/magnitude");
+    const UnitReaders readers(graph, groups);
     const auto measure = params.text("measure");
-    observe(context, graph, examples, measure, watched);
-    return scores_of(context, groups, read, watched, measure);
+    const auto moments = observe(context, graph, examples, measure, readers.axes());
+    tell(context, readers, moments);
+    return readers.scores(context, by_unit(readers, moments, measure));
   }
 
  private:
-  static void observe(Context& context, const Graph& graph, const MetricExamples& examples, const std::string& measure,
-                      std::vector<Watched>& watched) {
-    std::map<std::string, std::vector<Watched*>> by_value;
-    for (auto& watching : watched) by_value[watching.value].push_back(&watching);
+  /// Of each axis.
+  static std::vector<Moments> observe(Context& context, const Graph& graph, const MetricExamples& examples,
+                                      const std::string& measure, const std::vector<UnitAxis>& axes) {
+    std::vector<Moments> moments(axes.size());
+    std::map<std::string, std::vector<std::size_t>> by_value;
+    for (std::size_t i = 0; i < axes.size(); ++i) by_value[axes[i].value].push_back(i);
     std::vector<std::string> values;
     at::Tensor real;  // of the batch that runs
     Session session(graph);
-    for (auto& [value, watching] : by_value) {
+    for (const auto& [value, numbers] : by_value) {
       values.push_back(value);
-      session.hook(value, [&measure, &real, &watching = watching](const std::string& name, const at::Tensor& x) {
-        for (Watched* w : watching) {
-          const at::Tensor rows = rows_of(x, w->axis, real, name);
+      session.hook(value, [&, numbers](const std::string& name, const at::Tensor& x) {
+        for (const std::size_t i : numbers) {
+          const at::Tensor rows = rows_of(x, axes[i].axis, real, name);
           if (rows.size(1) == 0) continue;
-          measure == "variance" ? w->moments.add_variance(rows) : w->moments.add_sum(rows, measure == "l2");
+          measure == "variance" ? moments[i].add_variance(rows) : moments[i].add_sum(rows, measure == "l2");
         }
         return at::Tensor();
       });
     }
     examples.observe(context, session, graph, values, "activations", [&](const TensorMap& batch) { real = real_positions(batch); });
+    return moments;
   }
 
   /// A value as [length of the axis, elements] f64 without padded positions. Values of whole examples have none: [batch, channels].
@@ -204,50 +95,34 @@ class Activation final : public MetricComponent {
     return kept.movedim(at, 0).reshape({kept.size(at), -1}).to(at::kDouble);
   }
 
-  static Scores scores_of(Context& context, const std::vector<CoupledGroup>& groups, const std::vector<bool>& read,
-                          const std::vector<Watched>& watched, const std::string& measure) {
-    std::vector<double> sum(read.size(), 0.0), count(read.size(), 0.0);
-    for (const auto& watching : watched) {
-      const at::Tensor& of = measure == "variance" ? watching.moments.spread : watching.moments.sum;
+  static std::vector<double> by_unit(const UnitReaders& readers, const std::vector<Moments>& moments, const std::string& measure) {
+    std::vector<double> sum(readers.units(), 0.0), count(readers.units(), 0.0);
+    for (std::size_t a = 0; a < moments.size(); ++a) {
+      const at::Tensor& of = measure == "variance" ? moments[a].spread : moments[a].sum;
       if (!of.defined()) continue;
       const double* values = of.const_data_ptr<double>();
-      for (std::size_t i = 0; i < watching.unit.size(); ++i) {
-        if (watching.unit[i] == nobody) continue;
-        sum[static_cast<std::size_t>(watching.unit[i])] += values[i];
-        count[static_cast<std::size_t>(watching.unit[i])] += watching.moments.count;
+      const auto& units = readers.axes()[a].unit;
+      for (std::size_t i = 0; i < units.size(); ++i) {
+        if (units[i] == UnitAxis::nobody) continue;
+        sum[static_cast<std::size_t>(units[i])] += values[i];
+        count[static_cast<std::size_t>(units[i])] += moments[a].count;
       }
     }
-    Scores scores;
+    const bool mean = measure == "variance" || measure == "mean_abs";
+    for (std::size_t u = 0; u < sum.size(); ++u)
+      if (measure == "l2")
+        sum[u] = std::sqrt(sum[u]);
+      else if (mean && count[u] > 0)
+        sum[u] /= count[u];
+    return sum;
+  }
+
+  static void tell(Context& context, const UnitReaders& readers, const std::vector<Moments>& moments) {
     Json rows = Json::array();
-    std::vector<std::string> unread;
-    std::size_t first = 0;
-    for (const auto& group : groups) {
-      const auto end = first + group.units.size();
-      if (std::find(read.begin() + std::ptrdiff_t(first), read.begin() + std::ptrdiff_t(end), false) !=
-          read.begin() + std::ptrdiff_t(end)) {
-        unread.push_back(group.id);
-      } else {
-        auto& own = scores[group.id];
-        for (std::size_t u = first; u < end; ++u) {
-          const bool mean = measure == "variance" || measure == "mean_abs";
-          own.push_back(measure == "l2" ? std::sqrt(sum[u]) : mean && count[u] > 0 ? sum[u] / count[u] : sum[u]);
-        }
-        for (const auto& watching : watched)
-          if (std::any_of(watching.unit.begin(), watching.unit.end(), [&](std::int32_t u) {
-                return u != nobody && static_cast<std::size_t>(u) >= first && static_cast<std::size_t>(u) < end;
-              }))
-            rows.push_back({group.id, watching.value, watching.axis, watching.moments.count});
-      }
-      first = end;
-    }
-    if (!unread.empty())
-      context.log(
-          LogLevel::warning,
-          fmt::format("{} of {} groups get no score, because no weight reads their channels (\"{}\"): leave them out of the "
-                      "scope, or score them with metric/magnitude",
-                      unread.size(), groups.size(), unread.front()));
+    for (std::size_t a = 0; a < moments.size(); ++a)
+      for (const auto& group : readers.groups_on(readers.axes()[a]))
+        rows.push_back({group, readers.axes()[a].value, readers.axes()[a].axis, moments[a].count});
     context.detail("observed", {{"columns", {"group", "value", "axis", "elements a channel"}}, {"rows", std::move(rows)}});
-    return scores;
   }
 };
 

@@ -106,7 +106,7 @@ TEST_CASE("every loss of distillation leaves padding out") {
 TEST_CASE("metrics score units as they do without padding") {
   const TemporaryFolder folder;
   TestContext context(folder);
-  const std::string metric = GENERATE("metric/taylor", "metric/hessian", "metric/activation", "metric/attention");
+  const std::string metric = GENERATE("metric/taylor", "metric/hessian", "metric/fisher", "metric/activation", "metric/attention");
   const int batch = GENERATE(1, 3);
   CAPTURE(metric, batch);
   const auto model = save_model(context, toy_language_model());

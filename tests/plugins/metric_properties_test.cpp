@@ -29,6 +29,8 @@ std::vector<Case> cases() {
       {.metric = "metric/taylor", .params = {{"samples", 4}}},
       {.metric = "metric/taylor", .params = {{"samples", 4}, {"absolute", "data"}}, .any_batch = true},
       {.metric = "metric/hessian", .params = {{"samples", 4}}},
+      {.metric = "metric/fisher", .params = {{"samples", 4}}, .any_batch = true},
+      {.metric = "metric/fisher", .params = {{"samples", 4}, {"masks", "pass"}}},
       {.metric = "metric/ensemble", .params = {{"metrics", two}}},
   };
   for (const char* measure : {"l1", "l2", "mean_abs", "variance"})

@@ -194,7 +194,7 @@ TEST_CASE("gradients in bf16 give other scores that are nearly the same") {
   TestContext context(folder);
   const auto model = save_model(context, toy_language_model());
   const auto data = toy_dataset(context, 4, 16, 6);
-  const std::string metric = GENERATE("metric/taylor", "metric/hessian");
+  const std::string metric = GENERATE("metric/taylor", "metric/hessian", "metric/fisher");
   CAPTURE(metric);
   const auto wide = score(context, metric, {{"samples", 4}}, model, &data);
   const auto narrow = score(context, metric, {{"samples", 4}, {"precision", "bf16"}}, model, &data);
