@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "graph/tensor_store.h"
 #include "run/op.h"
 #include "run/precision.h"
 #include "run/tensor.h"
@@ -26,6 +27,9 @@ struct SessionOptions {
   /// Initializers in mapped files leave this process's memory when the last operator that reads them has run; the next run reads
   /// them again (from the system's cache, where there is room). For a model that runs beside a larger consumer of memory.
   bool release_weights = false;
+  /// Where initializers go that were cast to `products` and stay as they are; in memory when empty. With formats/spilled_tensors.h
+  /// `release_weights` reaches them, too.
+  TensorStore narrowed{};
 };
 
 /// Names of the initializers that training changes: floating ones that some operator reads as data. Left out are constants of the

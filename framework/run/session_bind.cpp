@@ -81,6 +81,7 @@ void Session::Impl::bind() {
   kept.resize(names.size());
   hooks.resize(names.size());
   narrowed.resize(names.size());
+  narrowed_kept.resize(names.size());
   narrow_only.assign(names.size(), mixed());
   std::vector<bool> read(names.size(), false);
   for (const Step& step : steps)

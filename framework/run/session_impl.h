@@ -63,6 +63,7 @@ struct Session::Impl {
   std::map<std::vector<std::string>, std::shared_ptr<const Plan>> plans;  ///< shared with backward passes to come
   std::vector<bool> narrow_only;                                          ///< by slot: nothing but products reads it
   std::vector<at::Tensor> narrowed;             ///< by slot: initializers that stay as they are, in the products' type
+  std::vector<Tensor> narrowed_kept;            ///< the same where options.narrowed has put them
   std::unordered_map<int, Sequence> sequences;  ///< by slot, during a run
   bool hooked = false;
   NodeTimer timer;
@@ -89,6 +90,7 @@ struct Session::Impl {
   void forget() {  // folded values and plans depend on what is frozen and hooked
     plans.clear();
     std::fill(narrowed.begin(), narrowed.end(), at::Tensor());
+    std::fill(narrowed_kept.begin(), narrowed_kept.end(), Tensor());
     std::fill(folded.begin(), folded.end(), at::Tensor());
     std::fill(kept.begin(), kept.end(), false);
   }
@@ -105,6 +107,7 @@ struct Session::Impl {
     return mixed() && options.products == DType::bf16 && options.emulate_bf16 && step.operands == Operands::narrow;
   }
   at::Tensor narrow(int slot, const at::Tensor& value);
+  void rest(std::size_t slot) const;
   std::vector<bool> carrying(const Plan& plan) const;
   void find_stretches(Plan& plan) const;
   using Values = std::vector<at::Tensor>;

@@ -118,9 +118,22 @@ at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
   if ((!bound[at].defined() && !folded[at].defined()) || value.requires_grad() || hooks[at]) return value.to(type);
   if (!narrowed[at].defined()) {
     narrowed[at] = value.to(type);
+    if (options.narrowed) {
+      narrowed_kept[at] = options.narrowed(from_aten(narrowed[at]));
+      narrowed[at] = to_aten(narrowed_kept[at]);
+    }
     if (const Tensor* source = graph.initializer(names[at])) MappedFile::release(source->owner, source->bytes);  // read seldom now
   }
   return narrowed[at];
+}
+
+/// An initializer's pages leave memory until it is read again.
+void Session::Impl::rest(std::size_t slot) const {
+  if (bound[slot].defined()) {
+    const Tensor& source = graph.initializers.at(names[slot]);
+    MappedFile::release(source.owner, source.bytes);
+  }
+  MappedFile::release(narrowed_kept[slot].owner, narrowed_kept[slot].bytes);
 }
 
 void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end, Values& values) {
@@ -164,10 +177,7 @@ void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end
       values[static_cast<std::size_t>(slot)].reset();
       if (!sequences.empty()) sequences.erase(slot);
       if (!low.empty()) low[static_cast<std::size_t>(slot)].reset();
-      if (options.release_weights && bound[static_cast<std::size_t>(slot)].defined()) {
-        const Tensor& source = graph.initializers.at(names[static_cast<std::size_t>(slot)]);
-        MappedFile::release(source.owner, source.bytes);
-      }
+      if (options.release_weights) rest(static_cast<std::size_t>(slot));
     }
   }
 }

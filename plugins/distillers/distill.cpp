@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "formats/spilled_tensors.h"
 #include "run/adapter_training.h"
 #include "run/features.h"
 #include "run/session.h"
@@ -119,6 +120,7 @@ class Distill final : public TrainerComponent {
     if (losses.soft > 0 || !features.rows().empty()) {
       SessionOptions options = session_options(params);
       options.release_weights = true;  // the student's backward pass needs the room
+      options.narrowed = spill_into(context.scratch(), 0);
       guide.emplace(features.teacher(), options);
     }
     Curves curves;

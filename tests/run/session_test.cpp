@@ -1,4 +1,5 @@
 #include "run/session.h"
+#include "formats/spilled_tensors.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>
@@ -194,4 +195,25 @@ TEST_CASE("mapped weights rest in their file after their last reader, and are re
     CHECK(between > with_weight - (std::int64_t{4} << 20));  // a reader is still to come
     CHECK(resident_of_files() < with_weight - (std::int64_t{12} << 20));
   }
+
+  options.products = DType::bf16;
+  const at::Tensor narrow = Session(graph, options).run({{"x", x}}).at("y");
+  const std::filesystem::path folder = path.string() + "-narrowed";
+  std::filesystem::create_directory(folder);
+  options.narrowed = spill_into(folder, 0);
+  std::int64_t held = 0;
+  {
+    SessionOptions still = options;
+    still.release_weights = false;
+    Session holding(graph, still);
+    CHECK(holding.run({{"x", x}}).at("y").equal(narrow));
+    held = resident_of_files();
+  }
+  Session spilling(graph, options);
+  for (int round = 0; round < 2; ++round) {
+    CHECK(spilling.run({{"x", x}}).at("y").equal(narrow));
+    CHECK(resident_of_files() < held - (std::int64_t{6} << 20));
+  }
+  CHECK(std::filesystem::is_empty(folder));  // the files have lost their names
+  std::filesystem::remove(folder);
 }
