@@ -160,8 +160,12 @@ RunValues Session::run_values(const RunValues& inputs, const std::vector<std::st
       continue;
     }
     at::Tensor& value = values[static_cast<std::size_t>(slot)];
-    const bool cast = self.narrow_only[static_cast<std::size_t>(slot)] && value.defined() && value.is_floating_point();
-    out[name].tensor = cast ? value.to(scalar_type(self.options.products)) : value;
+    const auto at = static_cast<std::size_t>(slot);
+    // A head's weight that rests is given in the type of the products that it is asked for: its wide pages are not read again.
+    const bool resting = self.options.release_weights && self.mixed() && self.bound[at].defined();
+    if (value.defined() && value.is_floating_point() && (resting || self.narrow_only[at]))
+      value = resting ? self.narrow(slot, value) : value.to(scalar_type(self.options.products));
+    out[name].tensor = value;
   }
   self.sequences.clear();
   return out;
