@@ -68,11 +68,13 @@ def torch_pruning_groups(model):
 
 
 def speed(arguments):
+    import torch
     from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(arguments.model.parent, gguf_file=arguments.model.name).float().eval()
     with tempfile.TemporaryDirectory() as scratch:
         scratch = pathlib.Path(scratch)
         measured("model", "convert", arguments.model, scratch / "model.onnx")
+        measured("model", "convert", arguments.model, scratch / "model")
+        model = AutoModelForCausalLM.from_pretrained(scratch / "model", dtype=torch.float32).eval()
         spent = {}
         for _ in range(arguments.rounds):
             for kind, file in (("gguf", arguments.model), ("onnx", scratch / "model.onnx")):
