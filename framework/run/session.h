@@ -25,7 +25,8 @@ struct SessionOptions {
   /// (run/recompute.h); neither does while a hook is set.
   bool recompute = false;
   /// Initializers in mapped files leave this process's memory when the last operator that reads them has run; the next run reads
-  /// them again (from the system's cache, where there is room). For a model that runs beside a larger consumer of memory.
+  /// them again (from the system's cache, where there is room). For a model that runs beside a larger consumer of memory. An
+  /// initializer that is asked for by name is given in the type of `products`.
   bool release_weights = false;
   /// Where initializers go that were cast to `products` and stay as they are; in memory when empty. With formats/spilled_tensors.h
   /// `release_weights` reaches them, too.
