@@ -10,8 +10,7 @@
 
 #include "formats/model_artifact.h"
 #include "formats/onnx.h"
-#include "formats/tokenizer.h"
-#include "graph/passes.h"
+#include "formats/source_outputs.h"
 #include "sdk/plugin.h"
 
 namespace fs = std::filesystem;
@@ -79,21 +78,6 @@ void check_declared(Context& context, const FolderData& data, const std::vector<
   for (const auto& file : known) context.log(LogLevel::warning, fmt::format("data: the model does not use {}", file.string()));
 }
 
-std::string read_text(const fs::path& path) {
-  const MappedFile file(path);
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
-/// Heads and widths are found in the operators that an exporter spelled out, not in their spelling.
-void normalise(Context& context, Graph& graph) {
-  const std::size_t nodes = graph.nodes.size();
-  Json rows = Json::array();
-  for (const PassReport& report : normal_form(graph))
-    if (report.changes > 0) rows.push_back({report.pass, report.changes, fmt::format("{}", fmt::join(report.notes, "; "))});
-  context.detail("normal_form", {{"columns", {"pass", "changes", "what it did"}}, {"rows", std::move(rows)}});
-  context.log(LogLevel::info, fmt::format("{} nodes, {} in normal form", nodes, graph.nodes.size()));
-}
-
 class OnnxSource final : public Component {
  public:
   void run(Context& context) override {
@@ -104,22 +88,9 @@ class OnnxSource final : public Component {
     Graph graph = parse_onnx(file.bytes(), file.owner(), std::ref(data), path.string());
     check_declared(context, data, params.paths("data"));
     context.check_cancelled();
-    if (params.flag("normal_form")) normalise(context, graph);
+    if (params.flag("normal_form")) bring_to_normal_form(context, graph);
     if (params.has("task")) graph.metadata["espalier.task"] = params.text("task");
-    // What an earlier owner of the file said of its tokenizer holds in that store only.
-    graph.metadata.erase("espalier.tokenizer");
-    if (params.has("tokenizer_file")) {
-      const auto where = params.path("tokenizer_file");
-      auto tokenizer = save_tokenizer(context, *Tokenizer::from_json(read_text(where), where.string()));
-      graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
-      context.output("tokenizer", std::move(tokenizer));
-    } else {
-      // Every declared output must be there; this one says why it is empty.
-      Artifact absent;
-      absent.type = ArtifactType::tokenizer;
-      absent.meta["absent"] = "the stage names no tokenizer_file";
-      context.output("tokenizer", std::move(absent));
-    }
+    put_named_tokenizer(context, graph);
     context.output("model", save_model(context, graph));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
   }

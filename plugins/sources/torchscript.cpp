@@ -1,29 +1,11 @@
 // A model from a TorchScript archive: what torch.jit.trace or torch.jit.script made and torch.jit.save wrote.
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
-#include "formats/model_artifact.h"
-#include "formats/tokenizer.h"
-#include "graph/passes.h"
 #include "run/torchscript.h"
+#include "formats/model_artifact.h"
+#include "formats/source_outputs.h"
 #include "sdk/plugin.h"
 
 namespace espalier {
 namespace {
-
-std::string read_text(const std::filesystem::path& path) {
-  const MappedFile file(path);
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
-void normalise(Context& context, Graph& graph) {
-  const std::size_t nodes = graph.nodes.size();
-  Json rows = Json::array();
-  for (const PassReport& report : normal_form(graph))
-    if (report.changes > 0) rows.push_back({report.pass, report.changes, fmt::format("{}", fmt::join(report.notes, "; "))});
-  context.detail("normal_form", {{"columns", {"pass", "changes", "what it did"}}, {"rows", std::move(rows)}});
-  context.log(LogLevel::info, fmt::format("{} nodes, {} in normal form", nodes, graph.nodes.size()));
-}
 
 class TorchScriptSource final : public Component {
  public:
@@ -31,26 +13,11 @@ class TorchScriptSource final : public Component {
     const auto& params = context.params();
     Graph graph = read_torchscript(params.path("path"), params.texts("inputs"));
     context.check_cancelled();
-    normalise(context, graph);
+    bring_to_normal_form(context, graph);
     if (params.has("task")) graph.metadata["espalier.task"] = params.text("task");
-    put_tokenizer(context, graph);
+    put_named_tokenizer(context, graph);
     context.output("model", save_model(context, graph));
     context.figure("parameters", static_cast<double>(graph.parameter_count()));
-  }
-
- private:
-  static void put_tokenizer(Context& context, Graph& graph) {
-    if (!context.params().has("tokenizer_file")) {
-      Artifact absent;
-      absent.type = ArtifactType::tokenizer;
-      absent.meta["absent"] = "the stage names no tokenizer_file";
-      context.output("tokenizer", std::move(absent));
-      return;
-    }
-    const auto where = context.params().path("tokenizer_file");
-    auto tokenizer = save_tokenizer(context, *Tokenizer::from_json(read_text(where), where.string()));
-    graph.metadata["espalier.tokenizer"] = tokenizer.digest().hex();
-    context.output("tokenizer", std::move(tokenizer));
   }
 };
 
