@@ -2,8 +2,8 @@
 
 python bench/structure.py speed MODEL.gguf [--rounds 5]
     `espalier model groups` and `espalier model cut` as whole processes, the way from GGUF and from the same model as ONNX (mapped, nothing
-    to convert), against building Torch-Pruning's dependency graph and all its groups for transformers' model (needs `setup --all`).
-    Medians of alternating rounds.
+    to convert); and, inside a process that has the model (build bench_structure first), finding the groups, against building
+    Torch-Pruning's dependency graph and all its groups for transformers' model (needs `setup --all`). Medians of alternating rounds.
 python bench/structure.py memory FOLDER [--layers 32]
     Makes a LLaMA-7B-shaped Hugging Face directory in bf16 with random weights (13 GB at 32 layers) in FOLDER, unless it is there, then lists
     its groups and cuts 20 % of it by magnitude into FOLDER/cut: seconds, and the peak of resident anonymous memory, sampled every 20 ms.
@@ -20,6 +20,7 @@ import time
 
 root = pathlib.Path(__file__).resolve().parent.parent
 program = root / "build/release/bin/espalier"
+inside = root / "build/release/bin/bench_structure"
 
 
 def anonymous(pid):
@@ -81,11 +82,15 @@ def speed(arguments):
                 for what, words in (("groups", ("groups", file)),
                                     ("cut", ("cut", file, scratch / "cut.onnx", "--sparsity", "0.2", "--force"))):
                     spent.setdefault(f"{what}_{kind}", []).append(measured("model", *words)[0])
+            parts = json.loads(subprocess.run([inside, scratch / "model.onnx", "1"], stdout=subprocess.PIPE, check=True, text=True).stdout)
+            # From a graph in memory, as Torch-Pruning starts with a module in memory: types and shapes, classes, groups.
+            spent.setdefault("groups_inside", []).append((parts["infer_ms"] + parts["classes_ms"] + parts["groups_ms"]) / 1000)
             seconds, count = torch_pruning_groups(model)
             spent.setdefault("torch_pruning_groups", []).append(seconds)
-    medians = {name: round(statistics.median(values), 3) for name, values in spent.items()}
-    medians["torch_pruning / ours (onnx)"] = round(medians["torch_pruning_groups"] / medians["groups_onnx"], 1)
-    print(json.dumps({"seconds": medians, "groups of Torch-Pruning": count}))
+    medians = {name: round(statistics.median(values), 4) for name, values in spent.items()}
+    ratio = round(medians["torch_pruning_groups"] / medians["groups_inside"], 1)
+    print(json.dumps({"seconds": medians, "torch_pruning / ours, both inside": ratio, "groups": parts["groups"],
+                      "groups of Torch-Pruning": count, "parts_ms": parts}))
 
 
 def make(folder, layers):

@@ -38,7 +38,7 @@ function(espalier_plugin source)
   set(name plugin_${kind}_${stem})
   add_library(${name} MODULE ${source})
   target_include_directories(${name} PRIVATE ${ESPALIER_FRAMEWORK} ${CMAKE_BINARY_DIR}/generated)
-  target_link_libraries(${name} PRIVATE espalier_options espalier_run espalier_formats espalier_graph espalier_sdk)
+  target_link_libraries(${name} PRIVATE espalier_options espalier_run espalier_prune espalier_formats espalier_graph espalier_sdk)
   set_target_properties(${name} PROPERTIES PREFIX "" OUTPUT_NAME espalier-${kind}-${stem}
     LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/plugins LINK_FLAGS "-Wl,-rpath,'$ORIGIN/../lib'")
   target_precompile_headers(${name} REUSE_FROM espalier_plugin_pch)

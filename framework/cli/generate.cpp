@@ -41,7 +41,7 @@ int start(const Arguments& arguments, const CommonOptions& common) {
                         {"quiet", common.quiet},
                         {"backends", backends()}};
   try {
-    become_worker_tool("generate", request.dump());
+    become_tool(ToolProgram::worker, "generate", request.dump());
   } catch (const Json::exception&) {
     throw_invalid("the prompt or the package's path is not UTF-8", "generate");
   }

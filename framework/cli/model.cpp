@@ -23,15 +23,15 @@ struct Arguments {
   bool pinned = false;
 };
 
-/// The worker's answer: models are graphs of tensors, which this program knows nothing of.
-Json ask(const std::string& tool, const Json& request) {
+/// The program's answer: models are graphs of tensors, which this program knows nothing of.
+Json ask(ToolProgram program, const std::string& tool, const Json& request) {
   std::string text;
   try {
     text = request.dump();
   } catch (const Json::exception&) {
     throw_invalid("a path is not UTF-8", "model");
   }
-  return Json::parse(run_worker_tool(tool, text));
+  return Json::parse(run_tool(program, tool, text));
 }
 
 std::string shape_text(const Json& shape) {
@@ -48,7 +48,7 @@ int finish(const CommonOptions& common, Json answer) {
 }
 
 int info(const Arguments& arguments, const CommonOptions& common) {
-  const Json answer = ask("model-info", {{"file", arguments.file}});
+  const Json answer = ask(ToolProgram::worker, "model-info", {{"file", arguments.file}});
   if (common.json) return finish(common, answer);
   std::string text = fmt::format(
       "{}\n  {} nodes, {} in normal form; {} parameters, {}, {} MACs where unknown lengths are 1\n", printable(arguments.file),
@@ -71,7 +71,7 @@ int info(const Arguments& arguments, const CommonOptions& common) {
 }
 
 int groups(const Arguments& arguments, const CommonOptions& common) {
-  const Json answer = ask("model-groups", {{"file", arguments.file}, {"pinned", arguments.pinned}});
+  const Json answer = ask(ToolProgram::graph, "model-groups", {{"file", arguments.file}, {"pinned", arguments.pinned}});
   if (!arguments.svg.empty()) {
     std::ofstream picture(arguments.svg, std::ios::binary | std::ios::trunc);
     picture << groups_svg(answer["groups"], arguments.file);
@@ -112,8 +112,8 @@ int run(const Arguments& arguments, const CommonOptions& common) {
     if (!inputs.emplace(pair.substr(0, equals), pair.substr(equals + 1)).second)
       throw_invalid(fmt::format("input \"{}\" is given twice", pair.substr(0, equals)), "--input");
   }
-  const Json answer =
-      ask("model-run", {{"file", arguments.file}, {"inputs", inputs}, {"out", arguments.out}, {"threads", arguments.threads}});
+  const Json answer = ask(ToolProgram::worker, "model-run",
+                          {{"file", arguments.file}, {"inputs", inputs}, {"out", arguments.out}, {"threads", arguments.threads}});
   if (common.json) {
     print_json(answer);
     return 0;

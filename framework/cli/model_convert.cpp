@@ -44,7 +44,7 @@ int write(const Arguments& arguments, const CommonOptions& common, const Json& c
                   {"json", common.json},      {"quiet", common.quiet}, {"live", common.terminal_err && !common.quiet}};
   if (!cut.is_null()) request["cut"] = cut;
   try {
-    become_worker_tool("model-convert", request.dump());  // it alone must hear of Ctrl-C, and removes what it began
+    become_tool(ToolProgram::graph, "model-convert", request.dump());  // it alone must hear of Ctrl-C, and removes what it began
   } catch (const Json::exception&) {
     throw_invalid("a path is not UTF-8", "model");
   }

@@ -54,7 +54,7 @@ void write_text(const fs::path& file, const std::string& text) {
 /// The worker knows ONNX; this program knows no tensors.
 void pack_model(const Store& store, const Digest& artifact, const fs::path& folder) {
   const Json request = {{"store", store.root().string()}, {"artifact", artifact.hex()}, {"out", folder.string()}};
-  run_worker_tool("pack-model", request.dump());
+  run_tool(ToolProgram::worker, "pack-model", request.dump());
 }
 
 bool may_replace(const fs::path& folder) {

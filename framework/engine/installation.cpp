@@ -111,7 +111,7 @@ Installation Installation::current() {
 
 std::vector<fs::path> Installation::code() const {
   std::vector<fs::path> files;
-  for (const char* library : {"sdk", "graph", "formats", "run", "worker"})
+  for (const char* library : {"sdk", "graph", "formats", "prune", "run", "worker"})
     files.push_back(root_ / "lib" / (std::string("libespalier_") + library + ".so"));
   for (const fs::path& file : files)
     if (!fs::exists(file))

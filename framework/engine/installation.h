@@ -15,6 +15,8 @@ class Installation {
   explicit Installation(std::filesystem::path root) : root_(std::move(root)) {}
 
   std::filesystem::path worker() const { return root_ / "bin" / "espalier-worker"; }
+  /// Does what needs a model's graph and weights, and no LibTorch.
+  std::filesystem::path graph_program() const { return root_ / "bin" / "espalier-graph"; }
   /// The project's libraries that stages run on, the worker's among them: their bytes decide what a stage does.
   std::vector<std::filesystem::path> code() const;
   /// The version of a runtime ("torch", "openvino") that the worker's run path leads to, from version files or the library's name;

@@ -25,7 +25,7 @@ std::optional<MachineSpeed> known_speed(Store& store, int threads) {
 }
 
 MachineSpeed measure_speed(Store& store, int threads) {
-  const std::string text = run_worker_tool("measure-machine", Json{{"threads", threads}}.dump());
+  const std::string text = run_tool(ToolProgram::worker, "measure-machine", Json{{"threads", threads}}.dump());
   const auto speed = parse(text);
   if (!speed) throw Error(ErrorCode::failed, "the worker measured no speed: \"" + text.substr(0, 80) + "\"", "measure-machine");
   store.remember_derived(kName, machine_of(threads), text);

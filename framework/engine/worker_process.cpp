@@ -14,6 +14,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "engine/environment.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -21,26 +22,6 @@ namespace {
 
 constexpr int kControl = 3;  // the worker's end of the control socket
 constexpr std::size_t kEpitaph = 2000;
-
-/// What the workers' malloc is told unless the user told it something: tensors come and go by the hundred a step, and memory that
-/// is given back to the kernel each time must be cleared by it each time. Freed memory is kept, and lies in large pages.
-char malloc_settings[] =
-    "GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=1073741824";
-
-/// The environment is no input to a stage: what would change kernels or thread counts behind the key's back is left out.
-std::vector<char*> environment() {
-  static constexpr std::string_view barred[] = {"OMP_",    "GOMP_",  "KMP_",      "MKL_", "ATEN_",      "DNNL_",
-                                                "ONEDNN_", "TORCH_", "OPENBLAS_", "OV_",  "LD_PRELOAD="};
-  std::vector<char*> kept;
-  for (char** variable = environ; *variable != nullptr; ++variable) {
-    bool keep = true;
-    for (const std::string_view start : barred) keep = keep && !std::string_view(*variable).starts_with(start);
-    if (keep) kept.push_back(*variable);
-  }
-  if (::getenv("GLIBC_TUNABLES") == nullptr) kept.push_back(malloc_settings);
-  kept.push_back(nullptr);
-  return kept;
-}
 
 /// posix_spawn's two objects, destroyed in any case.
 struct SpawnPlan {
@@ -100,7 +81,7 @@ WorkerProcess::WorkerProcess(const std::filesystem::path& program) {
   ::posix_spawnattr_setsigdefault(&plan.attributes, &all);
   std::string name = program.string(), serve = "--serve", number = std::to_string(kControl);
   std::array<char*, 4> arguments = {name.data(), serve.data(), number.data(), nullptr};
-  auto variables = environment();
+  auto variables = worker_environment();
   const int error = ::posix_spawn(&pid_, program.c_str(), &plan.actions, &plan.attributes, arguments.data(), variables.data());
   if (error != 0) throw_resource(program, "start the worker", error);
 }

@@ -1,5 +1,6 @@
 #pragma once
 /// Formats whose readers stand in a library that this one does not know: they enter themselves, and model_file.cpp finds them.
+#include <array>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -21,5 +22,7 @@ struct RegisterModelReader {
 };
 
 const std::vector<ModelReader>& model_readers();
+
+constexpr std::array<const char*, 3> kTorchScriptEndings = {".pt", ".pth", ".ts"};
 
 }  // namespace espalier

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "sdk/error.h"
 
@@ -35,7 +36,8 @@ void ChannelClasses::add_value(std::string_view name, const ValueInfo& info) {
     const auto length = dim.value_or(0);
     if (length > 1 && length <= longest_axis && static_cast<std::int64_t>(parent_.size()) + length <= most_elements) {
       axis = {count(), length};
-      for (std::int64_t i = 0; i < length; ++i) parent_.push_back(count());
+      parent_.resize(parent_.size() + static_cast<std::size_t>(length));
+      std::iota(parent_.end() - length, parent_.end(), axis.first);
     }
     axes.push_back(axis);
   }
@@ -54,11 +56,6 @@ std::size_t ChannelClasses::rank(std::string_view value) const {
 ChannelClasses::Axis ChannelClasses::at(std::size_t node, const AxisMaps::Port& port) const {
   const auto& n = graph_.nodes[node];
   return axis(port.output ? n.output(port.slot) : n.input(port.slot), port.axis);
-}
-
-ChannelClasses::Element ChannelClasses::find(Element e) const {
-  while (parent_[e] != e) e = parent_[e] = parent_[parent_[e]];
-  return e;
 }
 
 void ChannelClasses::unite(Element a, Element b) {

@@ -16,6 +16,8 @@ namespace espalier {
 class ChannelClasses {
  public:
   ChannelClasses(const Graph& graph, const ValueMap& values);
+  const Graph& graph() const { return graph_; }
+  const ValueMap& values() const { return values_; }
 
   using Element = std::uint32_t;
   struct Axis {
@@ -32,7 +34,10 @@ class ChannelClasses {
   std::size_t rank(std::string_view value) const;
   Element count() const { return static_cast<Element>(parent_.size()); }
   /// The class of an element: its smallest element.
-  Element find(Element e) const;
+  Element find(Element e) const {
+    while (parent_[e] != e) e = parent_[e] = parent_[parent_[e]];
+    return e;
+  }
   const Verdict& verdict(Element root) const { return verdicts_[root]; }
   const std::string& reason(std::uint32_t index) const { return reasons_[index]; }
   /// The axis maps of node i.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <numeric>
 #include <set>
 
 #include "graph/channels.h"
@@ -88,16 +89,21 @@ struct Entry {
 
 /// All (class, place, index), by class, then place, then index.
 std::vector<Entry> entries(const ChannelClasses& classes, const std::vector<Place>& places, bool include_pinned) {
-  std::vector<Entry> result;
+  std::vector<Entry> found;
+  std::vector<std::size_t> next(classes.count() + 1, 0);  // by class: of how many lower ones there are entries, in the end
   for (std::uint32_t p = 0; p < places.size(); ++p) {
     const auto axis = classes.axis(*places[p].tensor, places[p].axis);
     for (std::int64_t i = 0; i < axis.length; ++i) {
       const auto unit = classes.find(axis.first + static_cast<Element>(i));
-      if (include_pinned || classes.verdict(unit).pinned == 0) result.push_back({unit, p, i});
+      if (!include_pinned && classes.verdict(unit).pinned != 0) continue;
+      found.push_back({unit, p, i});
+      ++next[unit + 1];
     }
   }
-  std::stable_sort(result.begin(), result.end(), [](const Entry& a, const Entry& b) { return a.unit < b.unit; });
-  return result;
+  std::partial_sum(next.begin(), next.end(), next.begin());
+  std::vector<Entry> sorted(found.size());
+  for (const Entry& entry : found) sorted[next[entry.unit]++] = entry;
+  return sorted;
 }
 
 /// Counts for the size of a model (Graph::parameter_count): floating and quantized elements.
@@ -157,7 +163,11 @@ void name_scopes(const Graph& graph, const ChannelClasses& classes, const std::v
 }  // namespace
 
 std::vector<CoupledGroup> coupled_groups(const Graph& graph, const ValueMap& values, bool include_pinned) {
-  const ChannelClasses classes(graph, values);
+  return coupled_groups(ChannelClasses(graph, values), include_pinned);
+}
+
+std::vector<CoupledGroup> coupled_groups(const ChannelClasses& classes, bool include_pinned) {
+  const Graph& graph = classes.graph();
   const auto all_places = places(graph, classes);
   const auto all = entries(classes, all_places, include_pinned);
 

@@ -9,6 +9,8 @@
 
 namespace espalier {
 
+class ChannelClasses;
+
 /// Indices of one tensor's axis that belong to a unit.
 struct Slice {
   std::uint32_t member;               ///< index into CoupledGroup::members
@@ -41,5 +43,7 @@ struct CoupledGroup {
 /// All groups with at least two units, in node order. Values that reach a graph input or output are pinned.
 /// `include_pinned`: list those too.
 std::vector<CoupledGroup> coupled_groups(const Graph& graph, const ValueMap& values, bool include_pinned = false);
+/// The same where the classes are at hand.
+std::vector<CoupledGroup> coupled_groups(const ChannelClasses& classes, bool include_pinned = false);
 
 }  // namespace espalier

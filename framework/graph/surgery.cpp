@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "graph/channels.h"
+#include "graph/slicing.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -60,7 +61,7 @@ std::vector<Chosen> choose(const Graph& graph, const std::vector<CoupledGroup>& 
 /// Index lists that were cut, by (value, axis).
 class Kept {
  public:
-  Kept(ChannelClasses& classes, const std::vector<Chosen>& chosen) : classes_(classes) {
+  Kept(const ChannelClasses& classes, const std::vector<Chosen>& chosen) : classes_(classes) {
     gone_.assign(classes_.count(), 0);
     for (const auto& [group, units] : chosen) {
       for (auto unit : *units) {
@@ -91,78 +92,10 @@ class Kept {
   }
 
  private:
-  ChannelClasses& classes_;
+  const ChannelClasses& classes_;
   std::vector<char> gone_;
   std::unordered_map<Element, Indices> lists_;
 };
-
-/// Elements of a 4-bit tensor, one a byte; ONNX packs the first of a pair into the low half.
-std::vector<std::byte> unpack_nibbles(const Tensor& tensor) {
-  std::vector<std::byte> out(static_cast<std::size_t>(tensor.count()));
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = (i % 2 ? tensor.bytes[i / 2] >> 4 : tensor.bytes[i / 2]) & std::byte{15};
-  return out;
-}
-
-std::vector<std::byte> pack_nibbles(const std::vector<std::byte>& elements) {
-  std::vector<std::byte> out((elements.size() + 1) / 2);
-  for (std::size_t i = 0; i < elements.size(); ++i) out[i / 2] |= i % 2 ? elements[i] << 4 : elements[i];
-  return out;
-}
-
-/// Keeps `kept` of an axis; neighbours are copied in one piece.
-std::vector<std::byte> gather(std::span<const std::byte> bytes, const std::vector<std::int64_t>& shape, std::size_t axis,
-                              const Indices& kept, std::size_t element) {
-  std::size_t outer = 1, inner = element;
-  for (std::size_t i = 0; i < axis; ++i) outer *= static_cast<std::size_t>(shape[i]);
-  for (std::size_t i = axis + 1; i < shape.size(); ++i) inner *= static_cast<std::size_t>(shape[i]);
-  struct Run {
-    std::size_t from, length;
-  };
-  std::vector<Run> runs;
-  for (auto index : kept) {
-    const auto from = static_cast<std::size_t>(index) * inner;
-    if (!runs.empty() && runs.back().from + runs.back().length == from)
-      runs.back().length += inner;
-    else
-      runs.push_back({from, inner});
-  }
-  const auto row = static_cast<std::size_t>(shape[axis]) * inner;
-  std::vector<std::byte> out(outer * kept.size() * inner);
-  std::byte* to = out.data();
-  for (std::size_t o = 0; o < outer; ++o) {
-    const std::byte* base = bytes.data() + o * row;
-    for (const auto& run : runs) {
-      std::memcpy(to, base + run.from, run.length);
-      to += run.length;
-    }
-  }
-  return out;
-}
-
-Tensor slice(const Tensor& tensor, const std::string& name, Kept& kept) {
-  Tensor result = tensor;
-  for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) {
-    const auto* list = kept(name, axis);
-    if (!list) continue;
-    if (tensor.dtype == DType::string) throw_unsupported("a tensor of strings cannot be cut", name);
-    auto shape = result.shape;
-    shape[axis] = static_cast<std::int64_t>(list->size());
-    const int width = bits(result.dtype);
-    result = width == 4
-                 ? Tensor::own(result.dtype, shape, pack_nibbles(gather(unpack_nibbles(result), result.shape, axis, *list, 1)))
-                 : Tensor::own(result.dtype, shape,
-                               gather(result.bytes, result.shape, axis, *list, static_cast<std::size_t>(width) / 8));
-  }
-  return result;
-}
-
-/// The shape alone of what slice() would make.
-Tensor outline(const Tensor& tensor, const std::string& name, Kept& kept) {
-  auto shape = tensor.shape;
-  for (std::size_t axis = 0; axis < shape.size(); ++axis)
-    if (const auto* list = kept(name, axis)) shape[axis] = static_cast<std::int64_t>(list->size());
-  return zeros_without_memory(tensor.dtype, std::move(shape));
-}
 
 /// The stored number that stands for zero: a quantized weight's zero point, by position.
 struct Zero {
@@ -214,34 +147,30 @@ void fill(std::vector<std::byte>& bytes, const Tensor& tensor, std::size_t axis,
 
 }  // namespace
 
-struct Surgeon::Impl {
-  const Graph& graph;
-  const std::vector<CoupledGroup>& groups;
-  ValueMap before;
-  ChannelClasses classes;
-};
-
-Surgeon::Surgeon(const Graph& graph, const std::vector<CoupledGroup>& groups, ValueMap values) {
-  ChannelClasses classes(graph, values);
-  impl_ = std::unique_ptr<Impl>(new Impl{graph, groups, std::move(values), std::move(classes)});
+Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
+          CutReport* report, const TensorStore& store) {
+  choose(graph, groups, removal, allow_inexact);  // what is wrong with the call is said before anything of the graph
+  const ValueMap values = infer(graph);
+  return cut(ChannelClasses(graph, values), groups, removal, allow_inexact, report, store);
 }
-Surgeon::~Surgeon() = default;
 
-Graph Surgeon::cut(const Removal& removal, bool allow_inexact, CutReport* report, const TensorStore& store) {
-  const Graph& graph = impl_->graph;
-  const ValueMap& before = impl_->before;
-  const auto chosen = choose(graph, impl_->groups, removal, allow_inexact);
-  Kept kept(impl_->classes, chosen);
+Graph cut(const ChannelClasses& classes, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
+          CutReport* report, const TensorStore& store) {
+  const Graph& graph = classes.graph();
+  const ValueMap& before = classes.values();
+  const auto chosen = choose(graph, groups, removal, allow_inexact);
+  Kept kept(classes, chosen);
   Graph result = graph;
   for (auto& [name, tensor] : result.initializers) {
     bool touched = false;
     for (std::size_t axis = 0; axis < tensor.shape.size(); ++axis) touched = touched || kept(name, axis);
     if (!touched) continue;
-    if (is_shapes_only(store) && tensor.bytes.size() >= kValuesFrom) {
-      tensor = outline(tensor, name, kept);
+    const auto kept_of = [&](std::size_t axis) { return kept(name, axis); };
+    if (is_shapes_only(store)) {
+      tensor = sliced_outline(tensor, name, kept_of);
       continue;
     }
-    tensor = slice(tensor, name, kept);
+    tensor = sliced(tensor, name, kept_of);
     if (store) tensor = store(std::move(tensor));
   }
   const auto ask = [&kept](const std::string& value, std::size_t axis) { return kept(value, axis); };
@@ -264,12 +193,6 @@ Graph Surgeon::cut(const Removal& removal, bool allow_inexact, CutReport* report
     }
   }
   return result;
-}
-
-Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact,
-          CutReport* report, const TensorStore& store) {
-  choose(graph, groups, removal, allow_inexact);  // what is wrong with the call is said before anything of the graph
-  return Surgeon(graph, groups, infer(graph)).cut(removal, allow_inexact, report, store);
 }
 
 Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal) {

@@ -1,6 +1,5 @@
 #pragma once
 #include <map>
-#include <memory>
 #include <string>
 #include <vector>
 
@@ -29,20 +28,9 @@ struct CutReport {
 /// (may be empty) gets each sliced tensor as soon as it is made.
 Graph cut(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal, bool allow_inexact = false,
           CutReport* report = nullptr, const TensorStore& store = {});
-
-/// For several cuts of one graph, each of the whole: what the graph's channels have to do with each other is found once. `graph`
-/// and `groups` must outlive it.
-class Surgeon {
- public:
-  Surgeon(const Graph& graph, const std::vector<CoupledGroup>& groups, ValueMap values);
-  ~Surgeon();
-  /// As cut() does; `values` are infer()'s of the graph.
-  Graph cut(const Removal& removal, bool allow_inexact = false, CutReport* report = nullptr, const TensorStore& store = {});
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
-};
+/// The same where the classes are at hand; the graph is theirs.
+Graph cut(const ChannelClasses& classes, const std::vector<CoupledGroup>& groups, const Removal& removal,
+          bool allow_inexact = false, CutReport* report = nullptr, const TensorStore& store = {});
 
 /// The same removal as a mask: every member slice set to zero, shapes kept. For exact groups mask and cut compute the same.
 Graph mask(const Graph& graph, const std::vector<CoupledGroup>& groups, const Removal& removal);

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 #include "graph/adapters.h"
-#include "run/scope.h"
+#include "graph/scope.h"
 #include "sdk/error.h"
 
 namespace espalier {

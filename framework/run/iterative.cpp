@@ -9,9 +9,10 @@
 #include <optional>
 
 #include "formats/model_artifact.h"
-#include "run/element_count.h"
+#include "graph/element_count.h"
 #include "run/forwarding_context.h"
 #include "run/iterative_state.h"
+#include "run/metric.h"
 #include "run/origins.h"
 #include "run/pruning.h"
 #include "run/trainer.h"

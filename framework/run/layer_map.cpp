@@ -8,7 +8,7 @@
 #include <optional>
 #include <set>
 
-#include "run/scope.h"
+#include "graph/scope.h"
 #include "sdk/error.h"
 
 namespace espalier {

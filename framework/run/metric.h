@@ -1,17 +1,13 @@
 #pragma once
-#include <map>
 #include <string>
 #include <vector>
 
 #include "graph/groups.h"
+#include "prune/scores.h"
 #include "sdk/component.h"
 #include "sdk/context.h"
 
 namespace espalier {
-
-/// Importance of units: group id → one score for every unit; higher is more important. A group that a metric has no meaning for is
-/// left out, never given a number: pruners and ensembles refuse a group without scores by its name.
-using Scores = std::map<std::string, std::vector<double>>;
 
 /// C++ interface of metrics. `data` is nullptr when the recipe gives none; a metric that needs it throws Error(invalid_input).
 class Metric {

@@ -6,6 +6,7 @@
 
 #include "formats/model_artifact.h"
 #include "formats/safetensors.h"
+#include "run/metric.h"
 #include "sdk/error.h"
 
 namespace espalier {

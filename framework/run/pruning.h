@@ -4,9 +4,9 @@
 #include <string>
 #include <vector>
 
+#include "prune/group_scope.h"
+#include "prune/selection.h"
 #include "run/compensation.h"
-#include "run/group_scope.h"
-#include "run/selection.h"
 
 namespace espalier {
 

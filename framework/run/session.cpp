@@ -7,36 +7,13 @@
 #include <optional>
 #include <set>
 
+#include "graph/learnable.h"
 #include "graph/op.h"
 #include "run/session_impl.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
 
 namespace espalier {
-namespace {
-
-/// A floating constant at this input is no weight.
-bool reads_constant(const Graph& graph, const Node& node, std::size_t input, const Tensor& tensor) {
-  if (const Operator* op = find_operator(graph, node);
-      op && std::find(op->settings.begin(), op->settings.end(), input) != op->settings.end())
-    return true;
-  static const std::set<std::string, std::less<>> elementwise = {"Add",   "Sub", "Mul", "Div",  "Min", "Max",
-                                                                 "Where", "Pow", "Sum", "Mean", "Mod"};
-  return tensor.count() == 1 && elementwise.contains(node.op);
-}
-
-}  // namespace
-
-std::vector<std::string> learnable(const Graph& graph) {
-  std::set<std::string> names;
-  for (const Node& node : graph.nodes)
-    for (std::size_t i = 0; i < node.inputs.size(); ++i)
-      if (const Tensor* tensor = graph.initializer(node.inputs[i]);
-          tensor && is_floating(tensor->dtype) && !reads_constant(graph, node, i, *tensor))
-        names.insert(node.inputs[i]);
-  return {names.begin(), names.end()};
-}
-
 Session::Session(const Graph& graph, SessionOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->graph = graph;
   impl_->options = options;
@@ -82,6 +59,7 @@ void Session::set_parameter(const std::string& name, at::Tensor value) {
   if (std::find(self.trainable.begin(), self.trainable.end(), name) != self.trainable.end()) {
     c10::AutoGradMode off(false);
     held.copy_(value);
+    self.leaves[static_cast<std::size_t>(self.initializer(name))].reset();
   } else {
     held = std::move(value);
     self.forget();
@@ -90,6 +68,25 @@ void Session::set_parameter(const std::string& name, at::Tensor value) {
 }
 
 const std::vector<std::string>& Session::trainable() const { return impl_->trainable; }
+
+at::Tensor Session::gradient(const std::string& name) const {
+  const auto slot = static_cast<std::size_t>(impl_->initializer(name));
+  const at::Tensor& leaf = impl_->leaves[slot];
+  const at::Tensor wide = impl_->bound[slot].grad(), narrow = leaf.defined() ? leaf.grad() : at::Tensor();
+  if (wide.defined() && narrow.defined()) return wide.add(narrow);
+  return wide.defined() ? wide : narrow;
+}
+
+void Session::forget_gradients() {
+  for (const std::string& name : impl_->trainable)
+    impl_->bound[static_cast<std::size_t>(impl_->slots.at(name))].mutable_grad().reset();
+  std::fill(impl_->leaves.begin(), impl_->leaves.end(), at::Tensor());
+}
+
+void Session::narrow_gradients(bool on) {
+  impl_->narrow_gradients = on;
+  forget_gradients();
+}
 
 TensorMap Session::run(const TensorMap& inputs, const std::vector<std::string>& wanted) {
   TensorMap out;

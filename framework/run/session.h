@@ -33,10 +33,6 @@ struct SessionOptions {
   TensorStore narrowed{};
 };
 
-/// Names of the initializers that training changes: floating ones that some operator reads as data. Left out are constants of the
-/// computation: rotary caches, running statistics, quantization scales, limits, epsilons and other single elements.
-std::vector<std::string> learnable(const Graph& graph);
-
 /// A graph bound to LibTorch: each node is one or a few ATen calls, so autograd records them when a trainable parameter takes part.
 /// Not thread-safe. Mapped weights are never written; a trainable parameter is a copy.
 class Session {
@@ -53,6 +49,14 @@ class Session {
   /// Binds another value to an initializer; that of a trainable one is copied into the leaf. Shapes must agree.
   void set_parameter(const std::string& name, at::Tensor value);
   const std::vector<std::string>& trainable() const;
+
+  /// What backward passes have left at a trainable initializer; undefined where no loss reached it.
+  at::Tensor gradient(const std::string& name) const;
+  void forget_gradients();
+  /// From now on the gradient of an initializer that only products read stays in their type, as they make it: half the memory.
+  /// Between two forget_gradients() the initializer must not change, and one backward pass be taken (more would add up in that
+  /// type). Ask gradient(), not parameter().grad().
+  void narrow_gradients(bool on);
 
   /// Runs the graph. `wanted`: values to return (any value by name); the graph's outputs when empty. Only what they need is run;
   /// a value is released after its last use unless autograd or `wanted` holds it. `inputs` may also name the output of a node: it

@@ -81,6 +81,7 @@ void Session::Impl::bind() {
   kept.resize(names.size());
   hooks.resize(names.size());
   narrowed.resize(names.size());
+  leaves.resize(names.size());
   narrowed_kept.resize(names.size());
   narrow_only.assign(names.size(), mixed());
   std::vector<bool> read(names.size(), false);
@@ -90,8 +91,12 @@ void Session::Impl::bind() {
         read[static_cast<std::size_t>(slot)] = true;
         if (step.operands != Operands::narrow) narrow_only[static_cast<std::size_t>(slot)] = false;
       }
-  for (std::size_t slot = 0; slot < names.size(); ++slot)
-    if (!read[slot] || bound[slot].defined()) narrow_only[slot] = false;
+  product_weight.assign(names.size(), false);
+  for (std::size_t slot = 0; slot < names.size(); ++slot) {
+    const bool initial = bound[slot].defined();
+    product_weight[slot] = initial && read[slot] && narrow_only[slot];
+    if (!read[slot] || initial) narrow_only[slot] = false;
+  }
 }
 
 }  // namespace espalier

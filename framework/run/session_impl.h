@@ -62,6 +62,9 @@ struct Session::Impl {
   std::set<std::string> changed;                                          ///< set by set_parameter()
   std::map<std::vector<std::string>, std::shared_ptr<const Plan>> plans;  ///< shared with backward passes to come
   std::vector<bool> narrow_only;                                          ///< by slot: nothing but products reads it
+  std::vector<bool> product_weight;             ///< by slot: an initializer that nothing but products reads
+  bool narrow_gradients = false;                ///< of product weights
+  std::vector<at::Tensor> leaves;               ///< by slot: trainable product weights in the products' type, until forgotten
   std::vector<at::Tensor> narrowed;             ///< by slot: initializers that stay as they are, in the products' type
   std::vector<Tensor> narrowed_kept;            ///< the same where options.narrowed has put them
   std::unordered_map<int, Sequence> sequences;  ///< by slot, during a run
@@ -90,6 +93,7 @@ struct Session::Impl {
   void forget() {  // folded values and plans depend on what is frozen and hooked
     plans.clear();
     std::fill(narrowed.begin(), narrowed.end(), at::Tensor());
+    std::fill(leaves.begin(), leaves.end(), at::Tensor());
     std::fill(narrowed_kept.begin(), narrowed_kept.end(), Tensor());
     std::fill(folded.begin(), folded.end(), at::Tensor());
     std::fill(kept.begin(), kept.end(), false);

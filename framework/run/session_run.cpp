@@ -1,4 +1,5 @@
 // The steps of a plan, executed.
+#include <c10/core/GradMode.h>
 #include <c10/util/Exception.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -115,6 +116,10 @@ void Session::Impl::execute_on_values(const Step& step, std::vector<RunValue> in
 at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
   const auto type = scalar_type(options.products);
   const auto at = static_cast<std::size_t>(slot);
+  if (narrow_gradients && product_weight[at] && value.is_same(bound[at]) && value.requires_grad() && c10::GradMode::is_enabled()) {
+    if (!leaves[at].defined()) leaves[at] = value.detach().to(type).set_requires_grad(true);
+    return leaves[at];
+  }
   if ((!bound[at].defined() && !folded[at].defined()) || value.requires_grad() || hooks[at]) return value.to(type);
   if (!narrowed[at].defined()) {
     narrowed[at] = value.to(type);

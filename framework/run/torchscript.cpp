@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <string_view>
 
+#include "formats/file_writer.h"
 #include "formats/model_reader.h"
 #include "formats/torchscript/lowering.h"
+#include "run/torchscript_module.h"
 #include "run/torchscript_program.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
@@ -67,7 +69,14 @@ Graph lowered(const Program& program, const InputTypes& said, const std::string&
 
 Graph read(const std::filesystem::path& file) { return read_torchscript(file); }
 
-const RegisterModelReader reader{{"torchscript", {".pt", ".pth", ".ts"}, "TorchScript (.pt)", read}};
+void write(const Graph& graph, const std::filesystem::path& file,
+           const std::function<void(std::uint64_t done, std::uint64_t all)>& progress) {
+  write_torchscript(graph, file, {progress});
+}
+
+const RegisterModelReader reader{
+    {"torchscript", {kTorchScriptEndings.begin(), kTorchScriptEndings.end()}, "TorchScript (.pt)", read}};
+const RegisterFileWriter writer{{"torchscript", "TorchScript", write}};
 
 }  // namespace
 

@@ -13,6 +13,7 @@
 #include "formats/file_aside.h"
 #include "formats/torchscript/inputs.h"
 #include "formats/torchscript/script.h"
+#include "graph/learnable.h"
 #include "run/session.h"
 #include "run/tensor.h"
 #include "run/torchscript_program.h"

@@ -8,7 +8,7 @@
 #include <numeric>
 
 #include "formats/model_artifact.h"
-#include "run/scope.h"
+#include "graph/scope.h"
 #include "run/session.h"
 #include "sdk/error.h"
 

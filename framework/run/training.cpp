@@ -1,8 +1,6 @@
 #include "run/training.h"
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/_foreach_add.h>
-#include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/stack.h>
@@ -25,40 +23,45 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 
-/// AdamW with decoupled decay, as PyTorch's: moments and a step count for each parameter, all updated by one fused kernel.
+/// AdamW with decoupled decay, as PyTorch's: moments and a step count for each parameter, updated by its fused kernel.
 class AdamW {
  public:
-  AdamW(Tensors parameters, const TrainingOptions& options) : parameters_(std::move(parameters)), options_(options) {
-    for (const at::Tensor& p : parameters_) {
+  AdamW(Session& session, const TrainingOptions& options) : session_(session), options_(options) {
+    for (const std::string& name : session.trainable()) {
+      const at::Tensor& p = parameters_.emplace_back(session.parameter(name));
       first_.push_back(at::zeros_like(p));
       second_.push_back(at::zeros_like(p));
       steps_.push_back(at::zeros({}, at::TensorOptions().dtype(at::kFloat)));
     }
+    // In the type of products gradients cannot be added up over passes.
+    session.narrow_gradients(options.accumulation == 1);
   }
+  ~AdamW() { session_.narrow_gradients(false); }
+  AdamW(const AdamW&) = delete;
 
   /// Clips the gradients to the global norm, takes a step and forgets them. A parameter that no loss reached stays as it is.
   void step(double rate) {
     c10::AutoGradMode off(false);
-    Tensors parameters, gradients, first, second, steps;
-    for (std::size_t i = 0; i < parameters_.size(); ++i) {
-      const at::Tensor gradient = parameters_[i].grad();
-      if (!gradient.defined()) continue;
-      parameters.push_back(parameters_[i]);
-      gradients.push_back(gradient);
-      first.push_back(first_[i]);
-      second.push_back(second_[i]);
-      steps.push_back(steps_[i]);
+    Tensors gradients, reached;
+    for (const std::string& name : session_.trainable()) {
+      gradients.push_back(session_.gradient(name));
+      if (gradients.back().defined()) reached.push_back(gradients.back());
     }
-    if (parameters.empty()) return;
+    if (reached.empty()) return;
+    double factor = 1;
     if (options_.clip > 0) {
-      const double norm = at::stack(at::_foreach_norm(gradients)).norm().item<double>();
-      const double factor = options_.clip / (norm + 1e-6);
-      if (factor < 1) at::_foreach_mul_(gradients, factor);
+      const double norm = at::stack(at::_foreach_norm(reached, 2, parameters_.front().scalar_type())).norm().item<double>();
+      factor = std::min(1.0, options_.clip / (norm + 1e-6));
     }
-    at::_foreach_add_(steps, 1);
-    at::_fused_adamw_(parameters, gradients, first, second, {}, steps, rate, options_.beta1, options_.beta2, options_.weight_decay,
-                      options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
-    for (at::Tensor& p : parameters_) p.mutable_grad().reset();
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      if (!gradients[i].defined()) continue;
+      at::Tensor gradient = gradients[i].to(parameters_[i].scalar_type());  // one at a time in the wide type
+      if (factor < 1) gradient.mul_(factor);
+      steps_[i].add_(1);
+      at::_fused_adamw_({parameters_[i]}, {gradient}, {first_[i]}, {second_[i]}, {}, {steps_[i]}, rate, options_.beta1,
+                        options_.beta2, options_.weight_decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false);
+    }
+    session_.forget_gradients();
   }
 
   /// Parameters, moments, step counts: what a state holds, in a fixed order.
@@ -70,6 +73,7 @@ class AdamW {
   const Tensors& parameters() const { return parameters_; }
 
  private:
+  Session& session_;
   Tensors parameters_, first_, second_, steps_;
   const TrainingOptions& options_;
 };
@@ -100,9 +104,8 @@ void check(const TrainingOptions& options, const Session& session, const Trainin
 /// One run of the loop, with what it remembers from step to step.
 class Run {
  public:
-  Run(const Tensors& parameters, const TrainingOptions& options, const LossFunction& loss, Context* context,
-      const TrainingWatch& watch)
-      : options_(options), loss_(loss), context_(context), watch_(watch), optimizer_(parameters, options) {
+  Run(Session& session, const TrainingOptions& options, const LossFunction& loss, Context* context, const TrainingWatch& watch)
+      : options_(options), loss_(loss), context_(context), watch_(watch), optimizer_(session, options) {
     if (!watch.scratch.empty()) {
       state_file_ = watch.scratch / ("training-" + watch.key.substr(0, 16));
       best_file_ = state_file_.string() + "-best";
@@ -293,11 +296,8 @@ TrainingResult train_loop(Session& session, const TrainingOptions& options,
                           const std::function<TensorMap(std::int64_t step, std::int64_t pass)>& batches, const LossFunction& loss,
                           Context* context, const TrainingWatch& watch) {
   check(options, session, watch);
-  Tensors parameters;
-  for (const std::string& name : session.trainable()) parameters.push_back(session.parameter(name));
-  for (at::Tensor& p : parameters) p.mutable_grad().reset();
   c10::AutoGradMode on(true);
-  Run run(parameters, options, loss, context, watch);
+  Run run(session, options, loss, context, watch);
   run.resume();
   while (run.unfinished()) run.step(batches);
   return run.finish();

@@ -9,8 +9,8 @@
 
 #include "formats/model_artifact.h"
 #include "graph/causal.h"
+#include "graph/scope.h"
 #include "run/package_process.h"
-#include "run/scope.h"
 #include "run/session.h"
 #include "sdk/machine.h"
 #include "sdk/plugin.h"

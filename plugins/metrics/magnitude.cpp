@@ -1,7 +1,8 @@
-// Magnitude of a unit's weights, the oldest measure of what a structure is worth (run/magnitude.h).
+// Magnitude of a unit's weights, the oldest measure of what a structure is worth (prune/magnitude.h).
 #include <algorithm>
 
-#include "run/magnitude.h"
+#include "prune/magnitude.h"
+#include "run/metric.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;
@@ -15,6 +16,7 @@ class Magnitude final : public MetricComponent {
     MagnitudeOptions options;
     options.p = static_cast<int>(params.integer("p"));
     options.producers_only = params.text("members") == "producers";
+    options.threads = context.threads();
     Scores scores = magnitude(graph, groups, options, [&](std::size_t done, std::size_t all) {
       context.check_cancelled();
       context.progress({done, all, "magnitude", {}});

@@ -9,8 +9,9 @@
 #include <limits>
 
 #include "formats/model_artifact.h"
+#include "graph/learnable.h"
+#include "graph/scope.h"
 #include "run/rounding_table.h"
-#include "run/scope.h"
 #include "run/session.h"
 #include "sdk/plugin.h"
 

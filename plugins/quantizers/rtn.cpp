@@ -12,9 +12,9 @@
 #include "formats/model_artifact.h"
 #include "graph/passes.h"
 #include "graph/rounded_weights.h"
+#include "graph/scope.h"
 #include "run/rounding.h"
 #include "run/rounding_table.h"
-#include "run/scope.h"
 #include "sdk/plugin.h"
 
 using namespace espalier;

@@ -17,7 +17,7 @@ struct Setting {
   Installation installation{folder / "installation"};
 
   Setting() {
-    for (const char* library : {"sdk", "graph", "formats", "run", "worker"})
+    for (const char* library : {"sdk", "graph", "formats", "prune", "run", "worker"})
       write_file(folder / "installation/lib" / (std::string("libespalier_") + library + ".so"), library);
   }
   Digest key(const Recipe& recipe, const std::map<std::string, std::vector<Digest>>& inputs = {}) {
@@ -143,11 +143,11 @@ TEST_CASE("the code that runs is in the key") {
   SECTION("the project's libraries and the worker") {
     std::set<Digest> keys = {base};
     for (const char* part : {"lib/libespalier_sdk.so", "lib/libespalier_graph.so", "lib/libespalier_formats.so",
-                             "lib/libespalier_run.so", "lib/libespalier_worker.so"}) {
+                             "lib/libespalier_prune.so", "lib/libespalier_run.so", "lib/libespalier_worker.so"}) {
       write_file(setting.folder / "installation" / part, "changed");
       keys.insert(setting.key(kStage));
     }
-    CHECK(keys.size() == 6);
+    CHECK(keys.size() == 7);
   }
   SECTION("the plugin's file") {
     const fs::path copy = setting.folder / "plugins/espalier-faults.so";

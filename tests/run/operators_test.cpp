@@ -9,6 +9,7 @@
 #include <set>
 
 #include "cases.h"
+#include "graph/learnable.h"
 #include "graph/op.h"
 #include "run/op.h"
 #include "sdk/error.h"

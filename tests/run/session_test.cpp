@@ -1,5 +1,6 @@
 #include "run/session.h"
 #include "formats/spilled_tensors.h"
+#include "graph/learnable.h"
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/full.h>

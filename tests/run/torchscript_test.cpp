@@ -15,6 +15,7 @@
 #include "formats/model_file.h"
 #include "formats/npy.h"
 #include "graph/groups.h"
+#include "graph/learnable.h"
 #include "graph/passes.h"
 #include "graph/surgery.h"
 #include "run/models.h"

@@ -337,6 +337,49 @@ TEST_CASE("blocks that run again in the backward pass give the same gradients, w
   }
 }
 
+TEST_CASE("narrow gradients are the wide ones to the last bit, in the products' type where only products read") {
+  const auto inputs = tokens(2, 16, 37, 0);
+  for (const bool recompute : {false, true}) {
+    CAPTURE(recompute);
+    Session wide(tiny_language_model(), {.products = DType::bf16, .recompute = recompute});
+    Session narrow(tiny_language_model(), {.products = DType::bf16, .recompute = recompute});
+    wide.train();
+    narrow.train();
+    narrow.narrow_gradients(true);
+    const auto backward = [&](Session& session) {
+      causal_cross_entropy(session.run(inputs).at("logits"), inputs.at("input_ids")).backward();
+    };
+    std::size_t halved = 0;
+    const auto compare = [&] {
+      halved = 0;
+      for (const auto& name : wide.trainable()) {
+        CAPTURE(name);
+        const at::Tensor one = wide.gradient(name), other = narrow.gradient(name);
+        REQUIRE(one.defined() == other.defined());
+        if (!one.defined()) continue;
+        CHECK(one.scalar_type() == at::kFloat);
+        halved += other.scalar_type() == at::kBFloat16;
+        CHECK(other.to(at::kFloat).equal(one));
+      }
+    };
+    backward(wide);
+    backward(narrow);
+    compare();
+    CHECK((recompute || halved > 0));         // stretches that run again give their weights' gradients in the wide type
+    CHECK(halved < wide.trainable().size());  // norms' gains are no products'
+    // What was cast is cast anew when a parameter has changed.
+    for (Session* session : {&wide, &narrow}) {
+      session->forget_gradients();
+      for (const auto& name : session->trainable()) {
+        CHECK_FALSE(session->gradient(name).defined());
+        session->set_parameter(name, session->parameter(name).detach() * 0.9);
+      }
+      backward(*session);
+    }
+    compare();
+  }
+}
+
 TEST_CASE("elementwise runs are run again where that keeps fewer values") {
   // 0: gate, 1: up, 2: sigmoid, 3: silu, 4: result, 5: product
   const PlannedStep sigmoid{"Sigmoid", false, {0}, {2}}, silu{"Mul", false, {0, 2}, {3}}, result{"Mul", false, {3, 1}, {4}};

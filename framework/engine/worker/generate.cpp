@@ -7,8 +7,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "engine/tools/tools.h"
 #include "engine/worker/loader.h"
-#include "engine/worker/tools.h"
 #include "formats/package.h"
 #include "formats/tokenizer.h"
 #include "formats/utf8.h"

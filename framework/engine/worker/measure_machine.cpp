@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "engine/worker/tools.h"
+#include "engine/tools/tools.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
 

@@ -1,5 +1,5 @@
+#include "engine/tools/tools.h"
 #include "engine/worker/stage_context.h"
-#include "engine/worker/tools.h"
 #include "formats/model_artifact.h"
 #include "formats/onnx.h"
 #include "sdk/error.h"

@@ -1,4 +1,4 @@
-#include "run/group_scope.h"
+#include "prune/group_scope.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>

@@ -1,4 +1,4 @@
-#include "run/scope.h"
+#include "graph/scope.h"
 
 #include <catch2/catch_test_macros.hpp>
 

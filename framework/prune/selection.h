@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
+#include "graph/scope.h"
 #include "graph/surgery.h"
-#include "run/metric.h"
-#include "run/scope.h"
+#include "prune/scores.h"
 
 namespace espalier {
 

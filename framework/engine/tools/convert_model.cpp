@@ -6,17 +6,17 @@
 #include <chrono>
 #include <set>
 
-#include "engine/worker/cut_model.h"
-#include "engine/worker/tools.h"
+#include "engine/tools/cut_model.h"
+#include "engine/tools/tools.h"
 #include "formats/file_aside.h"
+#include "formats/file_writer.h"
 #include "formats/float_values.h"
 #include "formats/huggingface_write.h"
 #include "formats/model_file.h"
 #include "formats/onnx.h"
 #include "formats/spilled_tensors.h"
 #include "formats/stored_weights.h"
-#include "run/session.h"
-#include "run/torchscript_module.h"
+#include "graph/learnable.h"
 #include "sdk/artifact.h"
 #include "sdk/error.h"
 
@@ -216,34 +216,32 @@ Result write_folder(const Request& request, const ImportedModel& model, const st
   return result;
 }
 
-Written write_torchscript_at(const Request& request, Graph graph) {
+Written write_through(const FileWriter& writer, const Request& request, Graph graph) {
   set_type(request, graph, request.to.parent_path());
   Meter meter("writing " + request.to.filename().string(), request.live);
-  write_torchscript(graph, request.to, {std::ref(meter)});
+  writer.write(graph, request.to, std::ref(meter));
   return {{request.to.filename().string(), fs::file_size(request.to)}};
 }
 
-Result write_file(const Request& request, const ImportedModel& model) {
-  const bool onnx = request.format == "onnx";
+Result write_file(const Request& request, const ImportedModel& model, const FileWriter* writer) {
+  const bool onnx = writer == nullptr;
   check_file(request.to, request.force);
   if (onnx) check_file(request.to.parent_path() / (request.to.stem().string() + ".data"), request.force);
   std::error_code error;
   fs::create_directories(request.to.parent_path(), error);
   if (error) throw Error(ErrorCode::resource, "the folder cannot be made: " + error.message(), request.to.parent_path().string());
   hear_signals();
-  return {
-      onnx ? write_onnx_at(request, model.graph, request.to, request.to.parent_path()) : write_torchscript_at(request, model.graph),
-      {},
-      {},
-      false};
+  return {onnx ? write_onnx_at(request, model.graph, request.to, request.to.parent_path())
+               : write_through(*writer, request, model.graph),
+          {},
+          {},
+          false};
 }
 
 void print_out(const std::string& text) {
   if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0)
     throw Error(ErrorCode::resource, "the result cannot be written to stdout");
 }
-
-void print_json(const Json& json) { print_out(json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"); }
 
 /// Where weights that have no room in memory lie for a while: beside what is written, the disk that needs the room anyway.
 fs::path scratch_of(const Request& request) {
@@ -268,7 +266,7 @@ void tell_json(const Request& request, const std::string& from_format, const Res
                  {"tokenizer", result.tokenizer},
                  {"files", std::move(files)}};
   if (request.cut) answer["cut"] = cut;
-  print_json(answer);
+  print_answer(answer);
 }
 
 void convert(const Request& request) {
@@ -277,15 +275,16 @@ void convert(const Request& request) {
   ImportedModel model = read_model_and_tokenizer(request.from, &from_format, store);
   Json cut;
   if (request.cut) model.graph = cut_by_magnitude(std::move(model.graph), *request.cut, store, check_stopped, cut);
-  const bool file = request.format == "torchscript" || (request.format == "onnx" && request.to.extension() == ".onnx");
-  const Result result = file ? write_file(request, model) : write_folder(request, model, from_format);
+  const FileWriter* writer = find_file_writer(request.format);
+  const bool file = writer || (request.format == "onnx" && request.to.extension() == ".onnx");
+  const Result result = file ? write_file(request, model, writer) : write_folder(request, model, from_format);
   std::uint64_t bytes = 0;
   for (const auto& [name, size] : result.files) bytes += size;
   const std::int64_t parameters = model.graph.parameter_count();
   if (request.json) return tell_json(request, from_format, result, parameters, bytes, cut);
-  const std::string kind = request.format == "torchscript" ? "TorchScript"
-                           : result.family.empty()         ? "ONNX"
-                                                           : fmt::format("{}, {}", result.family, result.dtype);
+  const std::string kind = writer                  ? writer->said
+                           : result.family.empty() ? "ONNX"
+                                                   : fmt::format("{}, {}", result.family, result.dtype);
   std::string text = fmt::format("{}: {}, {} parameters, {} bytes\n", request.to.string(), kind, parameters, bytes);
   if (request.cut)
     text += fmt::format("  {:.2f} % of {} parameters in {} groups are gone; there were {} in all\n",
@@ -300,8 +299,7 @@ void convert(const Request& request) {
 }
 
 int model_convert(int argc, char** argv) {
-  if (argc != 2) throw_invalid("the tool takes one argument, its request", "model-convert", "call espalier model convert");
-  const Request request(Json::parse(argv[1]));
+  const Request request(tool_request(argc, argv));
   try {
     convert(request);
     return 0;
@@ -309,7 +307,7 @@ int model_convert(int argc, char** argv) {
     if (request.json) {
       const Json body = {
           {"code", to_string(error.code())}, {"message", error.message()}, {"where", error.where()}, {"hint", error.hint()}};
-      print_json({{"schema", 1}, {"ok", false}, {"error", body}});
+      print_answer({{"schema", 1}, {"ok", false}, {"error", body}});
     }
     if (error.code() != ErrorCode::cancelled || stopped == 0) throw;
     fmt::print(stderr, "espalier: {}\n", error.message());

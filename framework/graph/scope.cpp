@@ -1,4 +1,4 @@
-#include "run/scope.h"
+#include "graph/scope.h"
 
 #include <algorithm>
 #include <cctype>

@@ -1,4 +1,4 @@
-#include "run/selection.h"
+#include "prune/selection.h"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,8 +12,8 @@
 #include <set>
 #include <tuple>
 
-#include "run/element_count.h"
-#include "run/group_scope.h"
+#include "graph/element_count.h"
+#include "prune/group_scope.h"
 #include "sdk/error.h"
 
 namespace espalier {

@@ -1,14 +1,16 @@
-#include "engine/worker/cut_model.h"
+#include "engine/tools/cut_model.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <thread>
 
+#include "graph/channels.h"
+#include "graph/element_count.h"
 #include "graph/passes.h"
 #include "graph/surgery.h"
-#include "run/element_count.h"
-#include "run/group_scope.h"
-#include "run/magnitude.h"
+#include "prune/group_scope.h"
+#include "prune/magnitude.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -62,13 +64,17 @@ CutRequest::CutRequest(const Json& json) {
 Graph cut_by_magnitude(Graph graph, const CutRequest& request, const TensorStore& store, const std::function<void()>& check,
                        Json& told) {
   normal_form(graph);
-  const auto groups = coupled_groups(graph, infer(graph), true);
+  const ValueMap values = infer(graph);
+  const ChannelClasses classes(graph, values);
+  const auto groups = coupled_groups(classes, true);
   std::vector<std::string> warnings;
   Removal removal;
   std::vector<CoupledGroup> scope;
   Json widths = Json::array();
+  MagnitudeOptions options;
+  options.threads = static_cast<int>(std::thread::hardware_concurrency());
   for (const auto& own : in_scope(graph, groups, request, warnings)) {
-    const Scores scores = magnitude(graph, own, {}, [&](std::size_t, std::size_t) { check(); });
+    const Scores scores = magnitude(graph, own, options, [&](std::size_t, std::size_t) { check(); });
     const Selection selection = select_units(graph, own, scores, request.options);
     warnings.insert(warnings.end(), selection.warnings.begin(), selection.warnings.end());
     add_widths(widths, own, selection.removal);
@@ -82,7 +88,7 @@ Graph cut_by_magnitude(Graph graph, const CutRequest& request, const TensorStore
         fmt::format("nothing goes: {} of the {} parameters in scope is less than a unit", request.options.sparsity, total),
         "--sparsity", "ask for more, or for a smaller --multiple");
   const std::int64_t before = graph.parameter_count();
-  Graph smaller = cut(graph, groups, removal, request.options.allow_inexact, nullptr, store);
+  Graph smaller = cut(classes, groups, removal, request.options.allow_inexact, nullptr, store);
   told = {{"sparsity", static_cast<double>(count.taken(removal)) / static_cast<double>(total)},
           {"in_scope", total},
           {"parameters_before", before},

@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "run/selection.h"
+#include "prune/selection.h"
 
 namespace espalier {
 

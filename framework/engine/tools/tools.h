@@ -1,5 +1,8 @@
 #pragma once
+#include <functional>
 #include <string_view>
+
+#include "sdk/artifact.h"
 
 namespace espalier {
 
@@ -15,5 +18,14 @@ struct RegisterTool {
 
 /// nullptr when no tool has that name.
 ToolFunction find_tool(std::string_view name);
+/// `PROGRAM --tool NAME ARG…`, for main(): throws Error(invalid_input) when there is no such tool.
+int run_tool_of(int argc, char** argv);
+/// The body of a main(): an error that leaves `work` is printed, and is the exit code.
+int answer_by_exit_code(const std::function<int()>& work);
+
+/// What most tools take, one argument of JSON, and give, one line of it. Throw Error(invalid_input) for another number of
+/// arguments, Error(resource) where stdout takes nothing.
+Json tool_request(int argc, char** argv);
+void print_answer(const Json& json);
 
 }  // namespace espalier

@@ -1,4 +1,4 @@
-#include "run/element_count.h"
+#include "graph/element_count.h"
 
 #include <set>
 

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "graph/tensor_store.h"
-#include "run/selection.h"
+#include "prune/selection.h"
 #include "sdk/artifact.h"
 
 namespace espalier {
@@ -17,8 +17,8 @@ struct CutRequest {
   explicit CutRequest(const Json& json);
 };
 
-/// The model in normal form without the units whose weights are smallest (run/magnitude.h). `told` gets sparsity, the parameters in
-/// scope, the widths of all groups in scope before and after, and warnings. Throws Error(invalid_input) where nothing can go.
+/// The model in normal form without the units whose weights are smallest (prune/magnitude.h). `told` gets sparsity, the parameters
+/// in scope, the widths of all groups in scope before and after, and warnings. Throws Error(invalid_input) where nothing can go.
 Graph cut_by_magnitude(Graph graph, const CutRequest& request, const TensorStore& store, const std::function<void()>& check,
                        Json& told);
 
