@@ -17,8 +17,6 @@ RegisterCommand absent(const char* name, const char* summary, std::string answer
   return RegisterCommand{{name, summary, {}, set_up}};
 }
 
-const RegisterCommand why = absent("why", "(not there yet) what changed since the nearest cached result of a stage",
-                                   "is not there yet; `espalier plan RECIPE` says why a stage misses");
 const RegisterCommand fresh =
     absent("new", "(not there yet) begin a recipe or a plugin", "is not there yet; pipelines/ and plugins/ hold examples to copy");
 const RegisterCommand test =

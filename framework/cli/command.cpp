@@ -70,11 +70,24 @@ const Stage& require_stage(const Plan& plan, const std::string& name) {
   if (const Stage* stage = plan.find(name)) return *stage;
   std::vector<std::string> names;
   for (const auto& stage : plan.stages) names.push_back(stage.name);
+  if (const auto variants = plan.named(name); !variants.empty())
+    throw_invalid("stage \"" + printable(name) + "\" is several, by a matrix", plan.file.string(),
+                  "name one of them, such as '" + variants.front()->name + "'");
   const auto near = nearest(name, names);
   std::string all;
   for (const auto& each : names) all += (all.empty() ? "" : ", ") + each;
   throw_invalid("the recipe has no stage \"" + printable(name) + "\"", plan.file.string(),
                 near ? "did you mean \"" + *near + "\"?" : "its stages: " + all);
+}
+
+std::vector<std::string> require_stages(const Plan& plan, const std::vector<std::string>& names) {
+  std::vector<std::string> all;
+  for (const auto& name : names) {
+    const auto meant = plan.named(name);
+    if (meant.empty()) require_stage(plan, name);
+    for (const Stage* stage : meant) all.push_back(stage->name);
+  }
+  return all;
 }
 
 std::filesystem::path store_root(const CommonOptions& common) {

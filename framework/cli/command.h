@@ -77,6 +77,8 @@ struct LoadedRecipe {
 std::optional<LoadedRecipe> load(const CommonOptions& common, const RecipeArguments& arguments);
 /// The stage of that name; throws Error(invalid_input) with "did you mean".
 const Stage& require_stage(const Plan& plan, const std::string& name);
+/// The names of the stages meant: a stage with a matrix by its own name means all that it has become.
+std::vector<std::string> require_stages(const Plan& plan, const std::vector<std::string>& names);
 
 std::filesystem::path store_root(const CommonOptions& common);
 Store open_store(const CommonOptions& common, bool read_only = false);

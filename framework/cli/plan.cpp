@@ -124,10 +124,9 @@ CommandAction set_up(CLI::App& app) {
     const auto loaded = load(common, *recipe);
     if (!loaded) return 2;
     EngineOptions options;
-    options.wanted = *wanted;
-    options.force = {force->begin(), force->end()};
-    for (const auto& name : *wanted) require_stage(loaded->plan, name);
-    for (const auto& name : *force) require_stage(loaded->plan, name);
+    options.wanted = require_stages(loaded->plan, *wanted);
+    const auto forced = require_stages(loaded->plan, *force);
+    options.force = {forced.begin(), forced.end()};
     Store store = open_store(common);
     if (*estimate) prepare_estimates(*loaded, store, options, common);
     const Preflight flight = preflight(loaded->plan, store, loaded->catalog, options);

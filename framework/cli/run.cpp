@@ -162,13 +162,12 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   if (arguments.in_process) throw_invalid("--in-process is not there yet", {}, "attach a debugger to the stage's process instead");
   const auto loaded = load(common, arguments.recipe);
   if (!loaded) return 2;
-  for (const std::string& name : arguments.wanted) require_stage(loaded->plan, name);
-  for (const std::string& name : arguments.force) require_stage(loaded->plan, name);
+  const auto wanted = require_stages(loaded->plan, arguments.wanted), forced = require_stages(loaded->plan, arguments.force);
   EngineOptions options;
   options.jobs = arguments.jobs;
   options.keep_going = !arguments.fail_fast;
-  options.force = {arguments.force.begin(), arguments.force.end()};
-  options.wanted = arguments.wanted;
+  options.force = {forced.begin(), forced.end()};
+  options.wanted = wanted;
   options.interrupted = &interrupted;
 
   Store::RunRecord record;

@@ -6,6 +6,7 @@
 
 #include "host/manifest.h"
 #include "host/parameter.h"
+#include "recipe/matrix.h"
 #include "recipe/order.h"
 #include "recipe/report_roles.h"
 #include "recipe/source.h"
@@ -53,7 +54,9 @@ class Loader {
       return std::nullopt;
     }
     if (stages->value.members.empty()) findings_.error("missing-stages", stages->key_at, "the recipe has no stages");
-    index_stages(stages->value);
+    stage_tables_ = stages->value;
+    expand_matrix(stage_tables_, findings_);
+    index_stages(stage_tables_);
     for (std::size_t i = 0; i < parts_.size(); ++i) read_stage(i);
     if (const Member* report = table(root, "report")) plan_.report = read_report_roles(*report, stages_, findings_);
     const auto order = topological_order(names_, edges_, findings_);
@@ -76,8 +79,11 @@ class Loader {
     static const std::vector<std::string> known = {"recipe", "params", "report", "stages"};
     for (const auto& member : root.members) {
       if (std::find(known.begin(), known.end(), member.key) != known.end()) continue;
-      if (member.key == "extends" || member.key == "matrix")
+      if (member.key == "extends")
         findings_.error("unsupported", member.key_at, fmt::format("\"{}\" is not there yet", member.key));
+      else if (member.key == "matrix")
+        findings_.error("unknown-key", member.key_at, "a matrix belongs to a stage",
+                        "for example matrix = { sparsity = [0.1, 0.2] } in [stages.NAME]");
       else
         findings_.error("unknown-key", member.key_at, fmt::format("a recipe has no table {}", describe_value(member.key)),
                         top_hint(member.key, known));
@@ -129,7 +135,7 @@ class Loader {
                         fmt::format("write [stages.{}]", member.key.substr(0, 60)));
         continue;
       }
-      if (!is_stage_name(member.key))
+      if (!is_stage_name(stage_base(member.key)))
         findings_.error("name", member.key_at, fmt::format("{} cannot name a stage", describe_value(member.key)),
                         "letters, digits, \"_\" and \"-\", beginning with a letter");
       index_.emplace(member.key, parts_.size());
@@ -261,13 +267,9 @@ class Loader {
 
   /// "@stage" or "@stage.port" → producer with its port filled in; an edge is noted.
   std::optional<StageInput> resolve(std::size_t index, const Node& value) {
-    const std::string text = value.scalar.get<std::string>().substr(1);
-    if (text.find('[') != std::string::npos) {
-      findings_.error("unsupported", value.at, "references into a [matrix] are not there yet");
-      return std::nullopt;
-    }
-    const auto dot = text.find('.');
-    StageInput producer{text.substr(0, dot), dot == std::string::npos ? "" : text.substr(dot + 1)};
+    auto [name, port] = split_reference(value.scalar.get_ref<const std::string&>().substr(1));
+    StageInput producer{std::move(name), std::move(port)};
+    const bool unnamed = producer.port.empty() && !value.scalar.get_ref<const std::string&>().ends_with('.');
     const auto found = index_.find(producer.stage);
     if (found == index_.end()) {
       auto hint = findings_.suggest(producer.stage, names_);
@@ -282,7 +284,7 @@ class Loader {
       findings_.error("unknown-port", value.at, fmt::format("stage \"{}\" ({}) has no outputs", stage.name, stage.use));
       return std::nullopt;
     }
-    if (dot == std::string::npos) producer.port = outputs.front().name;
+    if (unnamed) producer.port = outputs.front().name;
     if (find_port(outputs, producer.port)) return producer;
     std::vector<std::string> names;
     for (const auto& output : outputs) names.push_back(output.name);
@@ -305,8 +307,7 @@ class Loader {
     const auto& key = member.key;
     const Node& value = member.value;
     if (key == "use" || value.reported()) return;
-    if (key == "matrix" || key == "isolation")
-      return findings_.error("unsupported", member.key_at, fmt::format("\"{}\" is not there yet", key));
+    if (key == "isolation") return findings_.error("unsupported", member.key_at, fmt::format("\"{}\" is not there yet", key));
     if (key == "require") return read_require(stage, value);
     if (key == "threads") return read_threads(stage, value);
     if (key == "timeout") return read_timeout(stage, value);
@@ -416,7 +417,8 @@ class Loader {
   Findings& findings_;
   ParameterValues values_;
   Plan plan_;
-  std::vector<const Member*> parts_;
+  Node stage_tables_;                 ///< with matrices expanded
+  std::vector<const Member*> parts_;  ///< of them
   std::vector<std::string> names_;
   std::vector<Stage> stages_;
   std::map<std::string, std::size_t> index_;

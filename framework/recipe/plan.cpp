@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "recipe/matrix.h"
 #include "sdk/error.h"
 
 namespace espalier {
@@ -10,6 +11,14 @@ const Stage* Plan::find(std::string_view name) const {
   for (const auto& stage : stages)
     if (stage.name == name) return &stage;
   return nullptr;
+}
+
+std::vector<const Stage*> Plan::named(std::string_view name) const {
+  if (const Stage* one = find(name)) return {one};
+  std::vector<const Stage*> all;
+  for (const auto& stage : stages)
+    if (stage_base(stage.name) == name && stage.name.size() > name.size()) all.push_back(&stage);
+  return all;
 }
 
 std::vector<std::string> Plan::closure(const std::vector<std::string>& wanted) const {

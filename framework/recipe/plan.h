@@ -65,6 +65,9 @@ struct Plan {
   std::vector<Stage> stages;
   std::optional<ReportRoles> report;
   const Stage* find(std::string_view name) const;
+  /// The stage of that name, or all that its matrix, or a matrix that it reads, has made of it ("pruned" → "pruned[sparsity=0.1]",
+  /// …).
+  std::vector<const Stage*> named(std::string_view name) const;
   /// Names of the given stages and of all that they need.
   std::vector<std::string> closure(const std::vector<std::string>& wanted) const;
 };

@@ -59,7 +59,6 @@ void Session::set_parameter(const std::string& name, at::Tensor value) {
   if (std::find(self.trainable.begin(), self.trainable.end(), name) != self.trainable.end()) {
     c10::AutoGradMode off(false);
     held.copy_(value);
-    self.leaves[static_cast<std::size_t>(self.initializer(name))].reset();
   } else {
     held = std::move(value);
     self.forget();
@@ -71,8 +70,7 @@ const std::vector<std::string>& Session::trainable() const { return impl_->train
 
 at::Tensor Session::gradient(const std::string& name) const {
   const auto slot = static_cast<std::size_t>(impl_->initializer(name));
-  const at::Tensor& leaf = impl_->leaves[slot];
-  const at::Tensor wide = impl_->bound[slot].grad(), narrow = leaf.defined() ? leaf.grad() : at::Tensor();
+  const at::Tensor wide = impl_->bound[slot].grad(), &narrow = impl_->narrow_slopes[slot];
   if (wide.defined() && narrow.defined()) return wide.add(narrow);
   return wide.defined() ? wide : narrow;
 }
@@ -80,7 +78,7 @@ at::Tensor Session::gradient(const std::string& name) const {
 void Session::forget_gradients() {
   for (const std::string& name : impl_->trainable)
     impl_->bound[static_cast<std::size_t>(impl_->slots.at(name))].mutable_grad().reset();
-  std::fill(impl_->leaves.begin(), impl_->leaves.end(), at::Tensor());
+  std::fill(impl_->narrow_slopes.begin(), impl_->narrow_slopes.end(), at::Tensor());
 }
 
 void Session::narrow_gradients(bool on) {

@@ -81,7 +81,7 @@ void Session::Impl::bind() {
   kept.resize(names.size());
   hooks.resize(names.size());
   narrowed.resize(names.size());
-  leaves.resize(names.size());
+  narrow_slopes.resize(names.size());
   narrowed_kept.resize(names.size());
   narrow_only.assign(names.size(), mixed());
   std::vector<bool> read(names.size(), false);

@@ -29,6 +29,7 @@ struct Session::Impl {
     std::shared_ptr<Bodies> bodies;
   };
 
+  using Values = std::vector<at::Tensor>;
   using Sequence = std::shared_ptr<const std::vector<at::Tensor>>;
 
   /// A stretch of a plan that is run again in the backward pass.
@@ -64,7 +65,7 @@ struct Session::Impl {
   std::vector<bool> narrow_only;                                          ///< by slot: nothing but products reads it
   std::vector<bool> product_weight;             ///< by slot: an initializer that nothing but products reads
   bool narrow_gradients = false;                ///< of product weights
-  std::vector<at::Tensor> leaves;               ///< by slot: trainable product weights in the products' type, until forgotten
+  std::vector<at::Tensor> narrow_slopes;        ///< by slot: gradients of product weights, until forgotten
   std::vector<at::Tensor> narrowed;             ///< by slot: initializers that stay as they are, in the products' type
   std::vector<Tensor> narrowed_kept;            ///< the same where options.narrowed has put them
   std::unordered_map<int, Sequence> sequences;  ///< by slot, during a run
@@ -93,7 +94,7 @@ struct Session::Impl {
   void forget() {  // folded values and plans depend on what is frozen and hooked
     plans.clear();
     std::fill(narrowed.begin(), narrowed.end(), at::Tensor());
-    std::fill(leaves.begin(), leaves.end(), at::Tensor());
+    std::fill(narrow_slopes.begin(), narrow_slopes.end(), at::Tensor());
     std::fill(narrowed_kept.begin(), narrowed_kept.end(), Tensor());
     std::fill(folded.begin(), folded.end(), at::Tensor());
     std::fill(kept.begin(), kept.end(), false);
@@ -111,10 +112,10 @@ struct Session::Impl {
     return mixed() && options.products == DType::bf16 && options.emulate_bf16 && step.operands == Operands::narrow;
   }
   at::Tensor narrow(int slot, const at::Tensor& value);
+  bool narrows_gradient(const Step& step, const Values& values) const;
   void rest(std::size_t slot) const;
   std::vector<bool> carrying(const Plan& plan) const;
   void find_stretches(Plan& plan) const;
-  using Values = std::vector<at::Tensor>;
   void advance(const Plan& plan, std::size_t begin, std::size_t end, Values& values);
   void advance_twice(const std::shared_ptr<const Plan>& plan, const Recomputed& stretch, Values& values);
   void after(int slot, at::Tensor& value) {

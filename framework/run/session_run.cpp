@@ -6,6 +6,7 @@
 
 #include <chrono>
 
+#include "run/narrow_product.h"
 #include "run/recompute.h"
 #include "run/session_impl.h"
 #include "sdk/artifact.h"
@@ -116,10 +117,6 @@ void Session::Impl::execute_on_values(const Step& step, std::vector<RunValue> in
 at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
   const auto type = scalar_type(options.products);
   const auto at = static_cast<std::size_t>(slot);
-  if (narrow_gradients && product_weight[at] && value.is_same(bound[at]) && value.requires_grad() && c10::GradMode::is_enabled()) {
-    if (!leaves[at].defined()) leaves[at] = value.detach().to(type).set_requires_grad(true);
-    return leaves[at];
-  }
   if ((!bound[at].defined() && !folded[at].defined()) || value.requires_grad() || hooks[at]) return value.to(type);
   if (!narrowed[at].defined()) {
     narrowed[at] = value.to(type);
@@ -130,6 +127,19 @@ at::Tensor Session::Impl::narrow(int slot, const at::Tensor& value) {
     if (const Tensor* source = graph.initializer(names[at])) MappedFile::release(source->owner, source->bytes);  // read seldom now
   }
   return narrowed[at];
+}
+
+/// x · W with a trainable W that only products read, in a pass that records: its gradient stays in the products' type.
+bool Session::Impl::narrows_gradient(const Step& step, const Values& values) const {
+  if (!narrow_gradients || step.node->op != "MatMul" || !step.node->domain.empty() || emulates(step) ||
+      !c10::GradMode::is_enabled())
+    return false;
+  if (step.in[0] == absent || step.in[1] == absent) return false;
+  const auto at = static_cast<std::size_t>(step.in[1]);
+  const at::Tensor& x = values[static_cast<std::size_t>(step.in[0])];
+  // In a stretch that is run again the weight is a copy, whose gradient goes its own way.
+  return product_weight[at] && values[at].is_same(bound[at]) && values[at].requires_grad() && values[at].dim() == 2 &&
+         x.dim() >= 2 && x.is_floating_point();
 }
 
 /// An initializer's pages leave memory until it is read again.
@@ -167,6 +177,13 @@ void Session::Impl::advance(const Plan& plan, std::size_t begin, std::size_t end
           value.tensor = fitted(step, slot);
       }
       execute_on_values(step, std::move(given), values);
+    } else if (narrows_gradient(step, values)) {
+      const auto slot = static_cast<std::size_t>(step.in[1]);
+      values[static_cast<std::size_t>(step.out[0])] =
+          narrow_product(fitted(step, step.in[0]), bound[slot], [this, slot](at::Tensor slope) {
+            at::Tensor& sum = narrow_slopes[slot];
+            sum = sum.defined() ? sum.add(slope) : std::move(slope);
+          });
     } else {
       arguments.clear();
       for (int slot : step.in) arguments.push_back(slot == absent ? at::Tensor() : fitted(step, slot));

@@ -118,6 +118,24 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
     CHECK(stage["outputs"] == stages.at(stage["name"])["outputs"]);
   }
 
+  const auto why = [&](const std::string& arguments) {
+    const Call call = shop.call("why " + quoted(shop.recipe().string()) + " " + arguments);
+    INFO(shop.errors());
+    REQUIRE(call.code == 0);
+    return call.out;
+  };
+  CHECK(Json::parse(why("size --json"))["status"] == "hit");
+  const Json cause = Json::parse(why("size --set sparsity=0.5 --json"));
+  CHECK(cause["status"] == "waiting");
+  REQUIRE(cause["causes"].size() == 1);
+  CHECK(
+      cause["causes"][0] ==
+      Json({{"stage", "pruned"}, {"use", "pruner/channels"}, {"what", "parameter sparsity"}, {"before", "0.25"}, {"now", "0.5"}}));
+  const std::string told = why("size --set sparsity=0.5");
+  CHECK_THAT(told, Catch::Matchers::ContainsSubstring("size (evaluator/size): would run"));
+  CHECK_THAT(told, Catch::Matchers::ContainsSubstring("  pruned (pruner/channels)\n    parameter sparsity: 0.25 → 0.5\n"));
+  CHECK_THAT(told, Catch::Matchers::ContainsSubstring("distilled"));
+
   const Json changed = shop.run("--set sparsity=0.5");
   CHECK(with_status(changed, "cached") ==
         std::set<std::string>{"base", "corpus", "heldout", "tuned", "heads", "original", "quality_base", "quality_tuned",
