@@ -3,12 +3,13 @@
 #include <CLI/App.hpp>
 #include <CLI/Formatter.hpp>
 
-#include <cmath>
 #include <ctime>
+#include <optional>
 #include <set>
 
 #include "cli/command.h"
 #include "cli/display.h"
+#include "cli/events.h"
 #include "cli/packed.h"
 #include "cli/table.h"
 #include "engine/engine.h"
@@ -25,7 +26,7 @@ struct Arguments {
   std::vector<std::string> wanted, force;
   int jobs = 1;
   bool keep_going = false, fail_fast = false, in_process = false;
-  std::string out;
+  std::string out, events;
 };
 
 std::atomic<int> interrupted{0};
@@ -54,12 +55,6 @@ class SignalsCaught {
   }, old_term_{};
 };
 
-double now() {
-  timespec time{};
-  ::clock_gettime(CLOCK_REALTIME, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-}
-
 std::string run_id(double started) {
   const auto seconds = static_cast<std::time_t>(started);
   std::tm parts{};
@@ -68,37 +63,6 @@ std::string run_id(double started) {
   std::snprintf(text, sizeof text, "%04d%02d%02d-%02d%02d%02d-%05d", parts.tm_year + 1900, parts.tm_mon + 1, parts.tm_mday,
                 parts.tm_hour, parts.tm_min, parts.tm_sec, static_cast<int>(::getpid()) % 100000);
   return text;
-}
-
-Json optional_number(const std::optional<double>& value) { return value ? Json(*value) : Json(nullptr); }
-
-Json as_json(const StageResult& result, const StageEstimate& estimate) {
-  Json outputs = Json::object(), figures = Json::object();
-  if (result.entry) {
-    for (const auto& [port, output] : result.entry->outputs)
-      outputs[port] = {{"type", std::string(to_string(output.first))}, {"digest", output.second.hex()}};
-    for (const auto& [name, value] : result.entry->figures) figures[name] = std::isfinite(value) ? Json(value) : Json(nullptr);
-  }
-  Json json = {{"name", result.name},
-               {"use", result.use},
-               {"status", std::string(to_string(result.status))},
-               {"seconds", result.seconds},
-               {"key", result.key ? Json(result.key->hex()) : Json(nullptr)},
-               {"outputs", std::move(outputs)},
-               {"figures", std::move(figures)},
-               {"estimate", {{"memory_bytes", optional_number(estimate.memory)}, {"seconds", optional_number(estimate.seconds)}}},
-               {"error", nullptr}};
-  if (result.log) json["log"] = result.log->hex();
-  if (result.entry) {
-    json["peak_rss_bytes"] = result.entry->peak_rss;
-    json["cpu_seconds"] = result.entry->cpu_seconds;
-  }
-  if (result.error)
-    json["error"] = {{"code", result.error->code},
-                     {"message", result.error->message},
-                     {"where", result.error->where},
-                     {"hint", result.error->hint}};
-  return json;
 }
 
 std::string as_table(const std::vector<StageResult>& results, bool colour) {
@@ -171,7 +135,7 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   options.interrupted = &interrupted;
 
   Store::RunRecord record;
-  record.started = now();
+  record.started = unix_time();
   record.id = run_id(record.started);
   record.recipe = loaded->plan.name;
   record.file = loaded->plan.file.string();
@@ -179,12 +143,16 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   const SignalsCaught caught;
   store.stop_on(&interrupted);
   std::vector<StageResult> results;
+  std::optional<EventWriter> events;
+  if (!arguments.events.empty()) events.emplace(arguments.events, record.id, loaded->plan, wanted);
   {
     check_resources(preflight(loaded->plan, store, loaded->catalog, options), common, store);
     Display display(common);
-    results = execute(loaded->plan, store, loaded->catalog, options, display);
+    Observers observers({&display});
+    if (events) observers.add(*events);
+    results = execute(loaded->plan, store, loaded->catalog, options, observers);
   }
-  record.seconds = now() - record.started;
+  record.seconds = unix_time() - record.started;
   const int code = exit_code_of(results);
   record.ok = code == 0;
   Json stages = Json::array();
@@ -193,10 +161,14 @@ int run(const Arguments& arguments, const CommonOptions& common) {
       if (result.name == stage.name) return result.entry ? &*result.entry : nullptr;
     return nullptr;
   });
-  for (const StageResult& result : results) stages.push_back(as_json(result, estimates[result.name]));
+  for (const StageResult& result : results) stages.push_back(stage_json(result, estimates[result.name]));
   record.summary = {{"schema", 1},     {"run", record.id},          {"recipe", record.recipe},
                     {"ok", record.ok}, {"seconds", record.seconds}, {"stages", std::move(stages)}};
   store.record_run(record);
+  if (events) {
+    events->end(record.ok, record.seconds, interrupted);
+    if (const std::string& trouble = events->trouble(); !trouble.empty()) remark(common, "warning: " + trouble);
+  }
   if (!arguments.out.empty() && interrupted == 0) write_packages(store, results, arguments.out, common);
   if (common.verbose > 0)
     for (const std::string& note : store.notes()) remark(common, note);
@@ -222,15 +194,18 @@ CommandAction set_up(CLI::App& app) {
       app.add_flag("--keep-going", arguments->keep_going, "after a failure, finish the other branches (the default)");
   app.add_flag("--fail-fast", arguments->fail_fast, "after a failure, start no other stage")->excludes(keep_going);
   app.add_option("--out", arguments->out, "write the packages that the recipe makes into this folder")->type_name("DIR");
+  app.add_option("--events", arguments->events, "write what happens into this file, as it happens: a line of JSON for each event")
+      ->type_name("FILE");
   app.add_flag("--in-process", arguments->in_process, "(not there yet) run stages in this process, for debuggers");
   return [arguments](const CommonOptions& common) { return run(*arguments, common); };
 }
 
-const RegisterCommand registered{{"run",
-                                  "run a recipe; what is cached is not done again",
-                                  {"espalier run recipe.toml", "espalier run recipe.toml package --set sparsity=0.3 --out packages",
-                                   "espalier run recipe.toml --force speed --json"},
-                                  set_up}};
+const RegisterCommand registered{
+    {"run",
+     "run a recipe; what is cached is not done again",
+     {"espalier run recipe.toml", "espalier run recipe.toml package --set sparsity=0.3 --out packages",
+      "espalier run recipe.toml --force speed --json", "espalier run recipe.toml --events run.jsonl  # tail -f run.jsonl | jq ."},
+     set_up}};
 
 }  // namespace
 }  // namespace espalier

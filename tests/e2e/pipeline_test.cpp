@@ -136,7 +136,43 @@ TEST_CASE("the whole pipeline runs on a tiny model, is cached, and reruns only w
   CHECK_THAT(told, Catch::Matchers::ContainsSubstring("  pruned (pruner/channels)\n    parameter sparsity: 0.25 → 0.5\n"));
   CHECK_THAT(told, Catch::Matchers::ContainsSubstring("distilled"));
 
-  const Json changed = shop.run("--set sparsity=0.5");
+  const fs::path events_file = shop.folder() / "events.jsonl";
+  const Json changed = shop.run("--set sparsity=0.5 --events " + quoted(events_file.string()));
+  {
+    const auto after = by_name(changed);
+    std::vector<Json> events;
+    std::ifstream lines(events_file);
+    for (std::string line; std::getline(lines, line);) events.push_back(Json::parse(line));
+    REQUIRE(events.size() > changed["stages"].size() + 2);
+    std::map<std::string, int> open, counts;
+    double time = 0;
+    for (const Json& event : events) {
+      CHECK(event["schema"] == 1);
+      CHECK(event["run"] == changed["run"]);
+      CHECK(event["time"].get<double>() >= time);
+      time = event["time"].get<double>();
+      const std::string kind = event["event"];
+      ++counts[kind];
+      if (kind == "stage_started") ++open[event["stage"]];
+      if (kind == "progress" || kind == "log") CHECK(open[event["stage"]] == 1);
+      if (kind == "stage_finished") {
+        const Json& stage = after.at(event["stage"]);
+        CHECK(event["status"] == stage["status"]);
+        CHECK(event["figures"] == stage["figures"]);
+        CHECK(event["outputs"] == stage["outputs"]);
+        CHECK(open[event["stage"]]-- == (stage["status"] == "ran" ? 1 : 0));
+      }
+    }
+    CHECK(events.front()["event"] == "run_started");
+    CHECK(events.front()["stages"].size() == changed["stages"].size());
+    CHECK(events.back()["event"] == "run_finished");
+    CHECK(events.back()["ok"] == true);
+    CHECK(static_cast<std::size_t>(counts["stage_finished"]) == changed["stages"].size());
+    CHECK(static_cast<std::size_t>(counts["stage_started"]) == with_status(changed, "ran").size());
+    CHECK(counts["progress"] > 0);
+    CHECK(shop.call("run " + quoted(shop.recipe().string()) + " --events /nowhere/events").code == 1);
+    CHECK_THAT(shop.errors(), Catch::Matchers::ContainsSubstring("the file of events cannot be opened"));
+  }
   CHECK(with_status(changed, "cached") ==
         std::set<std::string>{"base", "corpus", "heldout", "tuned", "heads", "original", "quality_base", "quality_tuned",
                               "control_int8", "control", "quality_control", "quality_original", "agreement_control", "profile"});
