@@ -175,28 +175,28 @@ std::vector<CoupledGroup> coupled_groups(const ChannelClasses& classes, bool inc
   std::vector<Draft> drafts;
   std::map<std::vector<std::uint64_t>, std::size_t> by_signature;
   std::vector<std::int32_t> group_of(classes.count(), -1);
+  std::vector<std::uint64_t> signature;
   for (std::size_t begin = 0, end = 0; begin < all.size(); begin = end) {
     const auto unit = all[begin].unit;
     const auto& verdict = classes.verdict(unit);
-    std::vector<std::uint64_t> signature{verdict.pinned, verdict.inexact};
-    std::vector<Slice> slices;
+    signature.assign({verdict.pinned, verdict.inexact});
     for (end = begin; end < all.size() && all[end].unit == unit; ++end) {
-      if (end == begin || all[end].place != all[end - 1].place) {
-        signature.insert(signature.end(), {all[end].place, 0});
-        slices.push_back({static_cast<std::uint32_t>(slices.size()), {}});
-      }
+      if (end == begin || all[end].place != all[end - 1].place) signature.insert(signature.end(), {all[end].place, 0});
       ++signature.back();
-      slices.back().indices.push_back(all[end].index);
     }
-    const auto [at, fresh] = by_signature.emplace(std::move(signature), drafts.size());
+    std::vector<Slice> slices(signature.size() / 2 - 1);
+    for (std::size_t m = 0, at = begin; m < slices.size(); ++m) {
+      slices[m].member = static_cast<std::uint32_t>(m);
+      slices[m].indices.resize(signature[2 * m + 3]);
+      for (auto& index : slices[m].indices) index = all[at++].index;
+    }
+    auto found = by_signature.find(signature);
+    const bool fresh = found == by_signature.end();
+    if (fresh) found = by_signature.emplace(signature, drafts.size()).first;
     if (fresh) {
       Draft draft;
       for (const auto& slice : slices) {
-        const auto place = [&] {
-          std::size_t k = begin;
-          for (std::uint32_t m = 0; m < slice.member; ++m) k += slices[m].indices.size();
-          return all[k].place;
-        }();
+        const auto place = static_cast<std::uint32_t>(signature[2 * slice.member + 2]);
         const auto& p = all_places[place];
         draft.member_places.push_back(place);
         draft.group.members.push_back({*p.tensor, p.axis, static_cast<std::int64_t>(slice.indices.size()), p.producer});
@@ -206,8 +206,8 @@ std::vector<CoupledGroup> coupled_groups(const ChannelClasses& classes, bool inc
       draft.group.reason = classes.reason(verdict.pinned ? verdict.pinned : verdict.inexact);
       drafts.push_back(std::move(draft));
     }
-    drafts[at->second].group.units.push_back(std::move(slices));
-    group_of[unit] = static_cast<std::int32_t>(at->second);
+    drafts[found->second].group.units.push_back(std::move(slices));
+    group_of[unit] = static_cast<std::int32_t>(found->second);
   }
 
   name_scopes(graph, classes, group_of, drafts);
