@@ -5,6 +5,6 @@ import re
 
 
 def environment():
-    source = (pathlib.Path(__file__).resolve().parent.parent / "framework/engine/worker_process.cpp").read_text()
+    source = (pathlib.Path(__file__).resolve().parent.parent / "framework/engine/environment.cpp").read_text()
     name, value = re.search(r'"(GLIBC_TUNABLES)=([^"]+)"', source).groups()
     return {name: value, **os.environ}
