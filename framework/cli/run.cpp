@@ -144,9 +144,10 @@ int run(const Arguments& arguments, const CommonOptions& common) {
   store.stop_on(&interrupted);
   std::vector<StageResult> results;
   std::optional<EventWriter> events;
-  if (!arguments.events.empty()) events.emplace(arguments.events, record.id, loaded->plan, wanted);
   {
     check_resources(preflight(loaded->plan, store, loaded->catalog, options), common, store);
+    // A run that is refused has no events.
+    if (!arguments.events.empty()) events.emplace(arguments.events, record.id, loaded->plan, wanted);
     Display display(common);
     Observers observers({&display});
     if (events) observers.add(*events);

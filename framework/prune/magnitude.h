@@ -14,9 +14,8 @@ struct MagnitudeOptions {
 };
 
 /// Magnitude of a unit's weights over all the slices that live and die together (Li et al., "Pruning Filters for Efficient
-/// ConvNets", ICLR 2017). In doubles, in an order that the
-/// shape sets, so that thread count and instruction set play no part. What is not
-/// floating point does not count. `each` (may be empty) is called before every group.
+/// ConvNets", ICLR 2017). In doubles, in an order that the shape sets, so that thread count and instruction set play no part. What
+/// is not floating point does not count. `each` (may be empty) is called before every group.
 Scores magnitude(const Graph& graph, const std::vector<CoupledGroup>& groups, const MagnitudeOptions& options = {},
                  const std::function<void(std::size_t done, std::size_t all)>& each = {});
 

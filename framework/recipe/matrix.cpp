@@ -226,13 +226,16 @@ class Expansion {
     return node;
   }
 
-  /// All variants behind "@name[*]"; nothing after a finding.
+  /// All variants behind "@name[*]"; after a finding one value of which everything has been said.
   std::vector<Node> all_of(const Node& node, const Reference& reference) {
     std::vector<Node> list;
     if (!reference.stage || of_stage_[*reference.stage].empty()) {
       findings_.error("unknown-stage", node.at, fmt::format("{} names no stage with a matrix", describe_value(node.scalar)),
                       reference.stage ? "write the reference without [*]" : "");
-      return list;
+      Node said = node;
+      said.kind = Node::Kind::foreign;
+      said.scalar = nullptr;
+      return {std::move(said)};
     }
     for (const Choice& choice : combinations(of_stage_[*reference.stage]))
       list.push_back(reference_to(node, name_of(*reference.stage, choice), reference.rest.substr(3)));
@@ -247,7 +250,8 @@ class Expansion {
         list.kind = Node::Kind::list;
         list.at = node.at;
         list.items = all_of(node, reference);
-        node = std::move(list);
+        const bool said = list.items.size() == 1 && list.items.front().reported();
+        node = said ? Node(list.items.front()) : std::move(list);
       } else if (reference.stage && !reference.one()) {
         node = reference_to(node, name_of(*reference.stage, choice), reference.rest);
       }

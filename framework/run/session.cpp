@@ -14,6 +14,7 @@
 #include "sdk/error.h"
 
 namespace espalier {
+
 Session::Session(const Graph& graph, SessionOptions options) : impl_(std::make_unique<Impl>()) {
   impl_->graph = graph;
   impl_->options = options;

@@ -6,8 +6,8 @@
 
 namespace espalier {
 
-/// A job of the worker program that is no stage: `espalier-worker --tool NAME ARG…`. argv[0] is NAME. Returns the exit code; an
-/// espalier::Error that leaves it is printed, and exits by its code.
+/// A job that is no stage: `espalier-graph --tool NAME ARG…`, or of the worker where it needs LibTorch. argv[0] is NAME. Returns
+/// the exit code; an espalier::Error that leaves it is printed, and exits by its code.
 using ToolFunction = int (*)(int argc, char** argv);
 
 /// Registers a tool from a static object in the file that defines it:
